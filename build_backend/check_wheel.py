@@ -1,0 +1,110 @@
+"""Proof of the package, for `make check`: contents of the wheel, and that it works alone.
+
+The wheel is made twice, from this checkout and from the source archive (as an installer without npm would),
+and both must hold the same files: `vibezen` and nothing else, with the built page, the scripts and the types.
+The first is then installed into a fresh environment, far from this checkout, and used.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = "vibezen/metrics/api/page/dist/"
+NEVER = re.compile(r"node_modules|/page/(?!dist/)|__pycache__|\.py[co]$|(^|/)tests/")
+
+FACE = """
+import importlib.util, vibezen, vibezen.metrics as face
+assert vibezen.__file__ is None, "vibezen must stay a namespace: other parts of VIBEZEN stand beside this one"
+for name in face.__all__:
+    getattr(face, name)
+taken = [name for name in ("api", "producers", "consumers", "page", "backend") if importlib.util.find_spec(name)]
+assert not taken, f"top-level names that would collide with applications: {taken}"
+"""
+
+
+class WheelError(SystemExit):
+    """What the wheel lacks or has too much."""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        python = _environment(folder / "venv")
+        wheel = _wheel(ROOT, folder / "direct")
+        names = check_contents(wheel)
+        from_archive = check_contents(_wheel(_source_archive(python, folder / "sdist"), folder / "archived"))
+        if names != from_archive:
+            raise WheelError(f"wheel: the one from the source archive differs in {sorted(names ^ from_archive)[:5]}")
+        check_use(python, wheel, folder)
+    print("wheel: ok,", len(names), "files")
+
+
+def check_contents(wheel: Path) -> set[str]:
+    """The names in the wheel, after every check on them held."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        index = archive.read(PAGE + "index.html").decode() if PAGE + "index.html" in names else ""
+    alien = sorted(name for name in names if not name.startswith("vibezen/metrics/") or NEVER.search(name))
+    missing = sorted((expected() | {PAGE + asset for asset in assets_of(index)}) - names)
+    if alien or missing or not index:
+        raise WheelError(f"wheel: should not hold {alien[:5]}, lacks {missing[:5]}{'' if index else ' and the page'}")
+    return names
+
+
+def expected() -> set[str]:
+    """Every module, script and query of the checkout under the name it must have in the wheel."""
+    package = ROOT / "vibezen" / "metrics"
+    found = {package / "py.typed"}
+    for folder in (package, *(package / role for role in ("producers", "consumers", "api"))):
+        for ending in ("*.py", "*.lua", "*.sql"):
+            found.update(path for path in folder.rglob(ending) if "page" not in path.relative_to(folder).parts)
+    return {path.relative_to(ROOT).as_posix() for path in found}
+
+
+def assets_of(index: str) -> set[str]:
+    """The files an index.html asks for; the page loads nothing from elsewhere, so all are relative."""
+    asked = re.findall(r"""(?:src|href)="([^"]+)\"""", index)
+    elsewhere = [name for name in asked if not name.startswith("./")]
+    if elsewhere:
+        raise WheelError(f"page: asks for {elsewhere}, which is not its own")
+    return {name.removeprefix("./") for name in asked}
+
+
+def check_use(python: Path, wheel: Path, away: Path) -> None:
+    """Install and use the wheel where no file of the checkout can help."""
+    subprocess.run([python, "-m", "pip", "install", "-q", wheel], check=True)
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for use in (["-c", FACE], ["-m", "vibezen.metrics", "version"]):
+        subprocess.run([python, "-W", "error", *use], cwd=away, env=alone, check=True, stdout=subprocess.DEVNULL)
+
+
+def _environment(folder: Path) -> Path:
+    venv.create(folder, with_pip=True)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--upgrade", "pip", "setuptools>=77"], check=True)
+    return python
+
+
+def _source_archive(python: Path, folder: Path) -> Path:
+    folder.mkdir()
+    hook = "import sys, backend; backend.build_sdist(sys.argv[1])"
+    here = {**os.environ, "PYTHONPATH": str(ROOT / "build_backend")}
+    subprocess.run([python, "-c", hook, folder], cwd=ROOT, env=here, check=True, stdout=subprocess.DEVNULL)
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
+def _wheel(source: Path, folder: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source], check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+if __name__ == "__main__":
+    main()
