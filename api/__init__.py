@@ -1,0 +1,1 @@
+"""Everything that serves: HTTP, server-sent events, WebSocket and the page."""

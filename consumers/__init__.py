@@ -1,0 +1,1 @@
+"""Everything that reads a group of the stream: the shard loop and what it feeds."""

@@ -1,0 +1,1 @@
+"""Everything that appends events to the stream."""

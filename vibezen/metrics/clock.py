@@ -1,0 +1,27 @@
+"""Time, as a plain callable that tests can replace.
+
+Wall clock for what events say, monotonic clock for how long something took; never one for the other.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+Clock = Callable[[], float]
+"""Unix seconds, UTC."""
+
+wall: Clock = time.time
+monotonic: Clock = time.monotonic
+
+HOUR = 3600
+"""Seconds in a partition."""
+
+
+def iso(ts: float) -> str:
+    """`ts` in Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(ts, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def floor_to(ts: float, width: int) -> int:
+    """The start of the window of `width` seconds that holds `ts`."""
+    return int(ts // width) * width

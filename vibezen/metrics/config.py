@@ -1,0 +1,257 @@
+"""`vibezen.yaml` and its overrides, as one frozen `Settings`.
+
+Order, strongest first: arguments, environment (`VIBEZEN_METRICS__REDIS__URL`), the file, defaults. A wrong setting is
+one line that names file, key, value and what was expected; nothing starts half-configured.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from vibezen.metrics.catalogue import Catalogue, MetricSpec
+from vibezen.metrics.errors import ConfigError
+from vibezen.metrics.event import MAX_BATCH_EVENTS, is_name
+from vibezen.metrics.keys import DEFAULT_PREFIX
+from vibezen.metrics.series import DEFAULT_LABELS
+
+FILE_NAME: Final = "vibezen.yaml"
+ENVIRONMENT_PREFIX: Final = "VIBEZEN_METRICS__"
+
+Positive = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Rate = Annotated[float, Meta(gt=0, le=1)]
+Count = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the file. Unknown keys are errors, since a misspelt one would silently do nothing."""
+
+
+class Dashboard(_Section):
+    """Where the API and the page are served. `enabled` switches the page, not the API."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
+class Collection(_Section):
+    """Switches for the three families of metrics; learning = quality, practice = performance."""
+
+    system_metrics: bool = True
+    learning_metrics: bool = True
+    practice_metrics: bool = True
+
+
+class Alerts(_Section):
+    error_rate_threshold: Share = 0.05
+    response_time_threshold_ms: Positive = 1000.0
+    cache_hit_rate_threshold: Share = 0.7
+
+
+class Redis(_Section):
+    """`url`: redis://, rediss:// or unix://. None: a running `up`, else redis://127.0.0.1:6379."""
+
+    url: str | None = None
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")] = DEFAULT_PREFIX
+
+
+class Streams(_Section):
+    shards: Annotated[int, Meta(ge=1, le=1024)] = 1
+
+
+class Width(_Section):
+    """Windows of `seconds`, kept for `keep_seconds` after their end."""
+
+    seconds: Count
+    keep_seconds: Count
+
+
+class Aggregation(_Section):
+    """`labels`: metadata keys that series are made of. `max_series`: per metric and window, then they fold into one."""
+
+    labels: tuple[str, ...] = DEFAULT_LABELS
+    widths: tuple[Width, ...] = (Width(seconds=10, keep_seconds=7200), Width(seconds=60, keep_seconds=93_600))
+    max_series: Count = 1000
+    commit_interval_seconds: Positive = 1.0
+    commit_series: Count = 5000
+
+
+class Archive(_Section):
+    """When segments are committed and rolled."""
+
+    commit_interval_seconds: Positive = 0.2
+    segment_bytes: Annotated[int, Meta(ge=1024)] = 64 * 1024 * 1024
+    segment_age_seconds: Positive = 900.0
+    max_open_segments: Annotated[int, Meta(ge=1, le=1024)] = 64
+
+
+class Settings(_Section):
+    """All of `vibezen.metrics`. Times are seconds unless a name says otherwise.
+
+    `buffer_size`: events that trigger a flush. `buffer_max_events`: the bound; beyond it the oldest are dropped and
+    counted. `source`: the file read, None without one.
+    """
+
+    enabled: bool = True
+    storage_dir: Path = Path("metrics_data")
+    buffer_size: Count = 100
+    buffer_max_events: Count = 100_000
+    flush_interval_seconds: Positive = 1.0
+    retention_days: Count = 30
+    dashboard: Dashboard = Dashboard()
+    collection: Collection = Collection()
+    alerts: Alerts = Alerts()
+    redis: Redis = Redis()
+    streams: Streams = Streams()
+    aggregation: Aggregation = Aggregation()
+    archive: Archive = Archive()
+    sampling: dict[str, Rate] = {}  # noqa: RUF012 - msgspec copies an empty default for every instance
+    metrics: dict[str, MetricSpec] = {}  # noqa: RUF012
+    source: Path | None = None
+
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.metrics)
+
+
+def load(
+    config: Path | str | None = None,
+    *,
+    redis_url: str | None = None,
+    storage_dir: Path | str | None = None,
+    environ: Mapping[str, str] | None = None,
+    start: Path | None = None,
+) -> Settings:
+    """The settings that hold here. `config` names the file; without it, the nearest one upwards from `start` (the
+    working directory) is taken, and where there is none, defaults. Raises ConfigError."""
+    path = Path(config) if config is not None else _find(start or Path.cwd())
+    tree = _read(path) if path is not None else {}
+    settings = _convert(tree, str(path), strict=True)
+    # Relative paths in the file count from the file, those of arguments and environment from the working directory.
+    base = path.resolve().parent if path is not None and "storage_dir" in tree else Path.cwd()
+    folder = base / settings.storage_dir.expanduser()
+    settings = _apply_environment(settings, tree, os.environ if environ is None else environ)
+    if settings.storage_dir != _convert(tree, str(path), strict=True).storage_dir:
+        folder = Path.cwd() / settings.storage_dir.expanduser()
+    if storage_dir is not None:
+        folder = Path.cwd() / Path(storage_dir).expanduser()
+    redis = msgspec.structs.replace(settings.redis, url=redis_url or settings.redis.url)
+    settings = msgspec.structs.replace(settings, storage_dir=folder, redis=redis, source=path)
+    _check(settings)
+    return settings
+
+
+def _find(start: Path) -> Path | None:
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping under `vibezen: metrics:`. Other parts of `vibezen:` belong to other products."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{path}: {where}not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if document is None:
+        return {}
+    outer = document.get("vibezen") if isinstance(document, dict) else None
+    if not isinstance(outer, dict) or not isinstance(outer.get("metrics", {}), dict | None):
+        raise ConfigError(f"{path}: expected a mapping `vibezen:` with a mapping `metrics:` in it")
+    return outer.get("metrics") or {}
+
+
+def _apply_environment(settings: Settings, tree: dict[str, Any], environ: Mapping[str, str]) -> Settings:
+    for variable in sorted(v for v in environ if v.startswith(ENVIRONMENT_PREFIX)):
+        path = variable[len(ENVIRONMENT_PREFIX) :].lower().split("__")
+        text = environ[variable]
+        value: Any = yaml.safe_load(text) if text[:1] in "[{" else text
+        if path[-1] == "source":
+            raise ConfigError(f"{variable}: unknown setting")
+        tree = _with(tree, path, value)
+        settings = _convert(tree, variable, strict=False)
+    return settings
+
+
+def _with(tree: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """A copy of `tree` in which `path` has `value`."""
+    inner = tree.get(path[0])
+    below = value if len(path) == 1 else _with(inner if isinstance(inner, dict) else {}, path[1:], value)
+    return {**tree, path[0]: below}
+
+
+def _convert(tree: dict[str, Any], where: str, *, strict: bool) -> Settings:
+    if "source" in tree:
+        raise ConfigError(f"{where}: vibezen.metrics.source: unknown key")
+    try:
+        return msgspec.convert(tree, Settings, strict=strict)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(str(error), tree)}") from None
+
+
+def _explain(message: str, tree: Mapping[str, Any]) -> str:
+    reason, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    if unknown := re.search(r"unknown field `(.+)`", reason):
+        key = ".".join(filter(None, ("vibezen.metrics", path, unknown[1])))
+        return f"{key}: unknown key"
+    value: Any = tree
+    for part in filter(None, re.split(r"\.|\[|\]", path)):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+    key = ".".join(filter(None, ("vibezen.metrics", path)))
+    shown = "***" if path.endswith("url") else repr(value) if not isinstance(value, Mapping | list) else "its value"
+    return f"{key} = {shown}: {reason[:1].lower()}{reason[1:]}"
+
+
+def _check(settings: Settings) -> None:
+    """What types cannot say."""
+    where = settings.source or "settings"
+    for label in settings.aggregation.labels:
+        if not is_name(label):
+            raise ConfigError(f"{where}: vibezen.metrics.aggregation.labels = {label!r}: expected a metadata key")
+    for name in (*settings.sampling, *settings.metrics):
+        if not is_name(name):
+            raise ConfigError(f"{where}: vibezen.metrics: {name!r} is not a metric name")
+    if settings.buffer_max_events < max(settings.buffer_size, MAX_BATCH_EVENTS):
+        raise ConfigError(
+            f"{where}: vibezen.metrics.buffer_max_events = {settings.buffer_max_events}: expected at least "
+            f"buffer_size and {MAX_BATCH_EVENTS}, the largest batch"
+        )
+    widths = settings.aggregation.widths
+    for finer, coarser in zip(widths, widths[1:], strict=False):
+        if coarser.seconds % finer.seconds or coarser.keep_seconds < finer.keep_seconds:
+            raise ConfigError(
+                f"{where}: vibezen.metrics.aggregation.widths = {coarser.seconds}: expected a multiple of "
+                f"{finer.seconds}, kept at least as long"
+            )
+    if not widths:
+        raise ConfigError(f"{where}: vibezen.metrics.aggregation.widths: expected at least one width")
+
+
+def public_view(settings: Settings) -> dict[str, Any]:
+    """The settings as plain data for people: no secret in it."""
+    from vibezen.metrics.connection import redacted
+
+    view: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=str)
+    if settings.redis.url:
+        view["redis"]["url"] = redacted(settings.redis.url)
+    return view

@@ -1,0 +1,177 @@
+"""Connections to Redis or Valkey: where the server is, whether it may be used, and clients that never re-send.
+
+redis-py 8 repeats every command up to ten times after a lost reply, which doubles writes; our clients are made with
+that turned off. A call that is safe to repeat is repeated by the one who knows that it is.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ConnectionError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+from redis.retry import Retry
+
+from vibezen.metrics.config import Settings
+from vibezen.metrics.errors import ConfigError, ServerUnavailable, ServerUnsuitable
+
+DEFAULT_URL: Final = "redis://127.0.0.1:6379"
+SCHEMES: Final = ("redis", "rediss", "unix")
+MIN_REDIS: Final = (7, 0, 0)
+MIN_VALKEY: Final = (8, 0, 0)
+READ_TIMEOUT: Final = 10.0
+"""Seconds until an answer is given up. Longer than any BLOCK we use."""
+MAX_BLOCK: Final = 2.0
+"""Seconds a blocking read waits at most, so that stopping and lease renewal are never late."""
+CONNECT_TIMEOUT: Final = 5.0
+
+UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError, OSError)
+"""What a call raises when the server is away or its answer is lost."""
+
+
+class Endpoint(msgspec.Struct):
+    """What a running `up` tells other programs of this user."""
+
+    url: str
+    pid: int
+    storage_dir: str
+    dashboard: str
+
+
+class ServerInfo(msgspec.Struct, frozen=True):
+    """`kind` is "redis" or "valkey"; `run_id` changes whenever the server starts anew or another takes its place."""
+
+    kind: str
+    version: str
+    run_id: str
+    used_memory: int
+
+
+def state_folder() -> Path:
+    """Where programs of this user find a running `up`."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "vibezen-metrics"
+
+
+def endpoint_file() -> Path:
+    return state_folder() / "endpoint.json"
+
+
+def running_endpoint() -> Endpoint | None:
+    """The endpoint of a running `up` of this user; None when there is none alive."""
+    try:
+        endpoint = msgspec.json.decode(endpoint_file().read_bytes(), type=Endpoint)
+        os.kill(endpoint.pid, 0)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return endpoint
+
+
+def redis_url(settings: Settings) -> str:
+    """The server's address: the setting, else a running `up`, else redis://127.0.0.1:6379."""
+    if settings.redis.url:
+        return settings.redis.url
+    endpoint = running_endpoint()
+    return endpoint.url if endpoint else DEFAULT_URL
+
+
+def redacted(url: str) -> str:
+    """`url` without its password, for logs and errors."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    name = f"{parts.username}:***@" if parts.username else ":***@"
+    return urlunsplit(parts._replace(netloc=name + parts.netloc.rpartition("@")[2]))
+
+
+def _options(url: str, read_timeout: float) -> dict[str, Any]:
+    if urlsplit(url).scheme not in SCHEMES:
+        raise ConfigError(f"redis.url = {redacted(url)!r}: expected redis://, rediss:// or unix://")
+    return {
+        "socket_timeout": read_timeout,
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "legacy_responses": False,
+        "protocol": 2,
+    }
+
+
+def connect(url: str, *, read_timeout: float = READ_TIMEOUT) -> redis.Redis:
+    """A client for one thread's use; connects on first use. Nothing it sends is ever re-sent by itself."""
+    try:
+        return redis.Redis.from_url(
+            url, **_options(url, read_timeout), retry=Retry(NoBackoff(), 0), single_connection_client=False
+        )
+    except ValueError as error:
+        raise ConfigError(f"redis.url = {redacted(url)!r}: {error}") from None
+
+
+def connect_async(url: str, *, read_timeout: float = READ_TIMEOUT) -> redis.asyncio.Redis:
+    """The same for an event loop."""
+    from redis.asyncio.retry import Retry as AsyncRetry
+
+    try:
+        return redis.asyncio.Redis.from_url(url, **_options(url, read_timeout), retry=AsyncRetry(NoBackoff(), 0))
+    except ValueError as error:
+        raise ConfigError(f"redis.url = {redacted(url)!r}: {error}") from None
+
+
+def server_info(info: Mapping[str, Any]) -> ServerInfo:
+    """From the answer of INFO."""
+    kind = "valkey" if "valkey_version" in info else "redis"
+    version = str(info.get("valkey_version") or info.get("redis_version", "0"))
+    return ServerInfo(kind, version, str(info.get("run_id", "")), int(info.get("used_memory", 0)))
+
+
+def check_suitable(server: ServerInfo, url: str) -> None:
+    """Refuse what would lose data or lacks what we need."""
+    floor = MIN_VALKEY if server.kind == "valkey" else MIN_REDIS
+    found = tuple(int(part) for part in server.version.split(".")[:3] if part.isdigit())
+    if found < floor:
+        needed = ".".join(map(str, floor[:2]))
+        raise ServerUnsuitable(
+            f"{redacted(url)}: {server.kind.capitalize()} {server.version} is too old; {needed} or newer is needed"
+        )
+
+
+def check_server(client: redis.Redis, url: str) -> ServerInfo:
+    """Reach the server and see that it may be used; raises ServerUnavailable or ServerUnsuitable in one line."""
+    try:
+        server = server_info(client.info())
+    except (AuthenticationError, AuthorizationError) as error:
+        raise ServerUnsuitable(f"{redacted(url)}: the server refuses this user or password: {error}") from None
+    except UNREACHABLE as error:
+        raise ServerUnavailable(f"{redacted(url)}: no Redis or Valkey answers: {_reason(error)}") from None
+    except RedisError as error:
+        raise ServerUnsuitable(f"{redacted(url)}: {error}") from None
+    check_suitable(server, url)
+    return server
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in few words; never a password, since addresses are not repeated."""
+    inner: BaseException = error
+    while inner.__cause__ or inner.__context__:
+        inner = inner.__cause__ or inner.__context__ or inner
+    if isinstance(inner, socket.gaierror):
+        return "the host name is not known"
+    return (getattr(inner, "strerror", None) or str(inner)).rstrip(".").lower()
+
+
+def is_missing_group(error: ResponseError) -> bool:
+    """Whether the stream or its group has vanished (servers word it differently)."""
+    text = str(error)
+    return text.startswith(("NOGROUP", "UNBLOCKED")) or "no such key" in text or "requires the key to exist" in text

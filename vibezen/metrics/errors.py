@@ -1,0 +1,95 @@
+"""What can go wrong, as a tree.
+
+MetricsError
+├── InvalidEvent (ValueError)   the event breaks a rule of the contract; never again
+├── ConfigError                 a setting is wrong: names file, key, value and what was expected; exit 2
+├── MissingExtra                this command needs an optional part that is not installed; exit 2
+├── StoreError                  the storage folder cannot be used; exit 1
+│   ├── StoreMismatch           … it belongs to another store than the server knows
+│   └── StoreInUse              … another `up` holds it
+├── ServerError                 the Redis or Valkey server cannot be used; exit 1
+│   ├── ServerUnavailable       … not reachable now: wait and try again
+│   └── ServerUnsuitable        … reachable, but too old or set up so that data would be lost
+├── AddressInUse                the port to serve on is taken; exit 1
+└── Fenced                      another owner has taken this shard over; stop at once, change nothing
+"""
+
+__all__ = [
+    "AddressInUse",
+    "ConfigError",
+    "Fenced",
+    "InvalidEvent",
+    "MetricsError",
+    "MissingExtra",
+    "ServerError",
+    "ServerUnavailable",
+    "ServerUnsuitable",
+    "StoreError",
+    "StoreInUse",
+    "StoreMismatch",
+]
+
+
+class MetricsError(Exception):
+    """The root: catch it to catch everything this package raises on purpose. Its text is one line for people."""
+
+    exit_code = 1
+
+
+class InvalidEvent(MetricsError, ValueError):
+    """The event breaks the contract. `field` names the part, the text says what was expected."""
+
+    exit_code = 2
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class ConfigError(MetricsError):
+    """A setting is unknown, of the wrong type or impossible. Nothing was started."""
+
+    exit_code = 2
+
+
+class MissingExtra(MetricsError):
+    """An optional part is not installed; the text gives the `pip install` line."""
+
+    exit_code = 2
+
+    def __init__(self, extra: str, what: str) -> None:
+        super().__init__(f"{what} needs an extra that is not installed: pip install 'vibezen-metrics[{extra}]'")
+        self.extra = extra
+
+
+class StoreError(MetricsError):
+    """The storage folder cannot be created, read or written."""
+
+
+class StoreMismatch(StoreError):
+    """The server and the folder carry different store ids: data of two stores would mix."""
+
+
+class StoreInUse(StoreError):
+    """Another process holds this folder for itself."""
+
+
+class ServerError(MetricsError):
+    """The Redis or Valkey server cannot be used."""
+
+
+class ServerUnavailable(ServerError):
+    """The server does not answer now. Waiting and trying again is right."""
+
+
+class ServerUnsuitable(ServerError):
+    """The server answers but must not be used: too old, or it would evict data."""
+
+
+class AddressInUse(MetricsError):
+    """The address to listen on is taken by another process, or may not be bound."""
+
+
+class Fenced(MetricsError):
+    """A newer owner holds this shard. Nothing may be written or committed any more by this one."""

@@ -1,0 +1,84 @@
+"""The exponential histogram: base-2 buckets that merge exactly.
+
+The scheme is that of OpenTelemetry's exponential histogram and of Prometheus' native histograms: at scale s, bucket i
+holds the values in (b**i, b**(i+1)] with b = 2**(2**-s). Any two histograms of one scale merge by adding counts.
+
+At SCALE 6, b is 1.0109; a bucket is told by the harmonic middle of its bounds, which is at most
+(b - 1) / (b + 1) = 0.54 % away from any value in it.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Final
+
+SCALE: Final = 6
+_PER_OCTAVE: Final = 2**SCALE
+_BASE: Final = 2.0 ** (1 / _PER_OCTAVE)
+MAX_RELATIVE_ERROR: Final = (_BASE - 1) / (_BASE + 1)
+
+Weight = int | float
+Buckets = dict[int, Weight]
+"""Bucket index → number of samples in it (whole unless sampled)."""
+
+_log2, _ceil = math.log2, math.ceil
+
+
+def bucket_of(magnitude: float) -> int:
+    """The bucket of a value > 0."""
+    return _ceil(_log2(magnitude) * _PER_OCTAVE) - 1
+
+
+def buckets_of(magnitudes: Iterable[float]) -> Buckets:
+    """The buckets of many values > 0, each counting once."""
+    per_octave = _PER_OCTAVE
+    return dict(Counter([_ceil(_log2(v) * per_octave) - 1 for v in magnitudes]))
+
+
+def value_of(bucket: int) -> float:
+    """The value a bucket stands for: 2·low·high / (low + high)."""
+    return 2.0 ** ((bucket + 1) / _PER_OCTAVE) * 2.0 / (1.0 + _BASE)
+
+
+def add_buckets(into: Buckets, other: Mapping[int, Weight]) -> None:
+    for bucket, weight in other.items():
+        into[bucket] = into.get(bucket, 0) + weight
+
+
+class Distribution:
+    """A histogram made ready for questions: ordered values with running weights.
+
+    Quantiles interpolate between neighbouring samples (the "linear" or `quantile_cont` rule), so that they stay within
+    MAX_RELATIVE_ERROR of what the samples themselves would give, as long as values have one sign.
+    """
+
+    def __init__(
+        self, zero: Weight, positive: Mapping[int, Weight], negative: Mapping[int, Weight], low: float, high: float
+    ) -> None:
+        pairs = [(-value_of(b), w) for b, w in sorted(negative.items(), reverse=True)]
+        if zero:
+            pairs.append((0.0, zero))
+        pairs += [(value_of(b), w) for b, w in sorted(positive.items())]
+        self.values: Sequence[float] = [min(max(v, low), high) for v, _ in pairs]
+        self.running: Sequence[Weight] = list(accumulate(w for _, w in pairs))
+
+    def quantile(self, q: float) -> float | None:
+        """The value below which a share `q` (0 to 1) of the samples lies; None without samples."""
+        if not self.values:
+            return None
+        position = q * max(self.running[-1] - 1, 0)
+        low = self._at(math.floor(position))
+        share = position - math.floor(position)
+        return low if share == 0 else low + (self._at(math.floor(position) + 1) - low) * share
+
+    def _at(self, position: float) -> float:
+        """The value of the sample number `position` (from 0) in ascending order."""
+        left, right = 0, len(self.running) - 1
+        while left < right:
+            middle = (left + right) // 2
+            if self.running[middle] > position:
+                right = middle
+            else:
+                left = middle + 1
+        return self.values[left]

@@ -1,0 +1,65 @@
+"""Every key name, in one place.
+
+What one script touches shares one hash tag, so that it lives in one slot of a Redis Cluster: the shard's number for
+all that belongs to a shard, `meta`, `live` and `alerts` for the rest.
+"""
+
+from typing import Final
+
+ARCHIVE: Final = "archive"
+AGGREGATE: Final = "aggregate"
+GROUPS: Final = (ARCHIVE, AGGREGATE)
+"""The declared groups: a stream is created with them, and is trimmed to what all of them have committed."""
+
+DEFAULT_PREFIX: Final = "vibezen"
+
+
+class Keys:
+    """Key names under one prefix. `shard` is a number from 0."""
+
+    def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
+        self.prefix = prefix
+        self.shards = f"{prefix}:{{meta}}:shards"
+        self.store = f"{prefix}:{{meta}}:store"
+        self.frames = f"{prefix}:{{live}}:frames"
+        self.transitions = f"{prefix}:{{alerts}}:transitions"
+
+    def members(self, group: str) -> str:
+        """Sorted set of the processes that work for `group` (score: last sign of life, server milliseconds)."""
+        return f"{self.prefix}:{{meta}}:members:{group}"
+
+    def events(self, shard: int) -> str:
+        return self._shard(shard, "events")
+
+    def producers(self, shard: int) -> str:
+        """Hash: producer id → `<last number> <server milliseconds>`."""
+        return self._shard(shard, "producers")
+
+    def dead(self, shard: int) -> str:
+        """Hash: `<entry id>/<line>` → dead letter as JSON."""
+        return self._shard(shard, "dead")
+
+    def lease(self, shard: int, group: str) -> str:
+        return self._shard(shard, f"lease:{group}")
+
+    def fence(self, shard: int, group: str) -> str:
+        return self._shard(shard, f"fence:{group}")
+
+    def trying(self, shard: int, group: str) -> str:
+        """The entry an owner is about to try alone, after crashes: `<entry id> <crashes so far>`."""
+        return self._shard(shard, f"trying:{group}")
+
+    def window(self, shard: int, width: int, start: int) -> str:
+        """Hash: series key → blob, for the window [start, start + width) in Unix seconds."""
+        return self._shard(shard, f"w:{width}:{start}")
+
+    def floor(self, shard: int) -> str:
+        """Unix seconds from which on the shard's windows are known to be complete."""
+        return self._shard(shard, "floor")
+
+    def books(self, shard: int) -> str:
+        """Hash of counters, `<group>.<what>` → absolute number, written by commit scripts only."""
+        return self._shard(shard, "books")
+
+    def _shard(self, shard: int, name: str) -> str:
+        return f"{self.prefix}:{{{shard}}}:{name}"

@@ -1,0 +1,33 @@
+"""Lua scripts: each in a file of its own beside the role that runs it, loaded by name.
+
+A script is sent by its digest; when the server does not know it (a new server, SCRIPT FLUSH), it is sent whole.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import NoScriptError
+
+
+class Script(NamedTuple):
+    source: bytes
+    digest: str
+
+
+@cache
+def load(package: str, name: str) -> Script:
+    """The script `<package>/lua/<name>.lua`."""
+    source = files(package).joinpath("lua", f"{name}.lua").read_bytes()
+    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
+
+
+def run(client: "Redis", script: Script, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
+    """Run it once. Never re-sent after a lost reply: whether that is safe, only the caller knows."""
+    try:
+        return client.execute_command("EVALSHA", script.digest, len(keys), *keys, *args)
+    except NoScriptError:
+        return client.execute_command("EVAL", script.source, len(keys), *keys, *args)

@@ -1,0 +1,97 @@
+"""Series: a metric together with the labels it is aggregated by.
+
+Labels are those metadata keys the configuration names. A label's value is its string form; a null is no label; an
+absent label differs from an empty one.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from vibezen.metrics.event import Event, MetadataValue
+
+DEFAULT_LABELS: Final = ("provider", "model", "phase", "operation", "agent", "project", "type", "tool", "status")
+PRODUCER: Final = "producer"
+"""Gauges carry their producer, so that the current total is the sum of each producer's newest value."""
+OVERFLOW: Final = "overflow"
+"""The label of the one series that takes in all series beyond a metric's bound."""
+
+SeriesKey = str
+"""Canonical JSON of metric and labels: sorted keys, no spaces."""
+
+_CACHE_BOUND = 50_000
+_encoder = msgspec.json.Encoder(order="sorted")
+
+
+class Series(NamedTuple):
+    metric: str
+    labels: Mapping[str, str]
+
+
+class _Stored(msgspec.Struct):
+    metric: str
+    labels: dict[str, str] = {}  # noqa: RUF012 - msgspec copies an empty default for every instance
+
+
+_decoder = msgspec.json.Decoder(_Stored)
+
+
+def series_key(metric: str, labels: Mapping[str, str]) -> SeriesKey:
+    return _encoder.encode({"metric": metric, "labels": dict(labels)}).decode()
+
+
+def parse_series(key: SeriesKey | bytes) -> Series:
+    stored = _decoder.decode(key)
+    return Series(stored.metric, stored.labels)
+
+
+def overflow_key(metric: str) -> SeriesKey:
+    return series_key(metric, {OVERFLOW: "true"})
+
+
+def label_text(value: MetadataValue) -> str | None:
+    """The string form of a metadata value; None for null."""
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+class SeriesTable:
+    """Finds an event's series key; remembers keys whose label values are all text, which is nearly all of them."""
+
+    def __init__(self, labels: Sequence[str] = DEFAULT_LABELS, gauges: Collection[str] = ()) -> None:
+        self.labels = tuple(labels)
+        self.gauges = frozenset(gauges)
+        self._known: dict[tuple[object, ...], SeriesKey] = {}
+
+    def key(self, event: Event, producer: str | None) -> SeriesKey:
+        values = tuple(map(event.metadata.get, self.labels))
+        gauge_of = producer if event.metric in self.gauges else None
+        identity = (event.metric, gauge_of, *values)
+        known = self._known.get(identity)
+        return known if known is not None else self._make(event.metric, gauge_of, values, identity)
+
+    def _make(
+        self,
+        metric: str,
+        producer: str | None,
+        values: tuple[MetadataValue, ...],
+        identity: tuple[object, ...],
+    ) -> SeriesKey:
+        labels = {
+            name: text
+            for name, value in zip(self.labels, values, strict=True)
+            if (text := label_text(value)) is not None
+        }
+        if producer is not None:
+            labels[PRODUCER] = producer
+        key = series_key(metric, labels)
+        # Numbers stay out: 1, 1.0 and True are one dictionary key but three label values.
+        if all(value is None or type(value) is str for value in values):
+            if len(self._known) >= _CACHE_BOUND:
+                self._known.clear()
+            self._known[identity] = key
+        return key

@@ -1,0 +1,140 @@
+"""Accept or reject, line by line: the one judgement both groups make.
+
+A pure function of (entry time, bytes): the same for every group, at any time, in any process. That is what lets the
+archiver and the aggregator read apart and still agree on what happened.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from vibezen.metrics.errors import InvalidEvent
+from vibezen.metrics.event import (
+    MAX_AHEAD,
+    MAX_COUNT,
+    MAX_LINE_BYTES,
+    MAX_METADATA_KEYS,
+    MAX_VALUE_CHARS,
+    MIN_TS,
+    Event,
+    check_event,
+    check_line_size,
+    encode_lines,
+    known_names,
+)
+
+_decoder: Final = msgspec.json.Decoder(Event)
+
+
+class Rejected(NamedTuple):
+    """A line that is not an event: its number in the batch (from 0), why, and its bytes."""
+
+    line: int
+    reason: str
+    payload: bytes
+
+
+class Verdict(NamedTuple):
+    """What a batch of lines came to.
+
+    `lines[i]` is the line of `events[i]`, without its newline; `payload` is all accepted lines as they go to disk, each
+    ended by a newline. `lines` is empty when the payload was accepted as it came (cut `payload` when you need them).
+    """
+
+    events: Sequence[Event]
+    payload: bytes
+    lines: Sequence[bytes]
+    rejected: Sequence[Rejected]
+
+
+def judge(payload: bytes, arrived: float) -> Verdict:
+    """Judge NDJSON that arrived at `arrived` (Unix seconds; for a stream entry, its ID's time).
+
+    An event without `ts` gets `arrived`.
+    """
+    whole = _judge_whole(payload, arrived)
+    return whole if whole is not None else _judge_lines(payload, arrived)
+
+
+def _judge_whole(payload: bytes, arrived: float) -> Verdict | None:
+    """The fast path: every line is a good event with its time. None when any is not; judge line by line then."""
+    try:
+        events = _decoder.decode_lines(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not events or payload.count(b"\n") != len(events) or payload[-1:] != b"\n" or _shares_a_line(payload):
+        return None
+    if len(payload) > MAX_LINE_BYTES and max(map(len, payload.split(b"\n"))) > MAX_LINE_BYTES:
+        return None
+    names = known_names()
+    latest = arrived + MAX_AHEAD
+    # A value is never longer than its line: where all lines are short, no value needs to be measured.
+    measure = len(payload) > MAX_VALUE_CHARS * len(events) or len(max(payload.split(b"\n"), key=len)) > MAX_VALUE_CHARS
+    for event in events:
+        ts, metadata = event.ts, event.metadata
+        if ts is None or not MIN_TS <= ts <= latest or event.metric not in names:
+            return None
+        if metadata and (len(metadata) > MAX_METADATA_KEYS or not names >= metadata.keys()):
+            return None
+        if not 0 < event.sample_rate <= 1 or not 1 <= event.count <= MAX_COUNT:
+            return None
+        if measure and any(type(v) is str and len(v) > MAX_VALUE_CHARS for v in metadata.values()):
+            return None
+    return Verdict(events, payload, (), ())
+
+
+def _shares_a_line(payload: bytes) -> bool:
+    """Whether two objects may stand on one line.
+
+    The decoder also takes objects that share a line or span several. With as many newlines as objects, and at least one
+    newline between any two of them, none is left over to lie inside an object: each line is one event.
+    """
+    return b"}{" in payload or b"} " in payload or b"}\t" in payload or b"\r" in payload
+
+
+def _judge_lines(payload: bytes, arrived: float) -> Verdict:
+    events: list[Event] = []
+    lines: list[bytes] = []
+    rejected: list[Rejected] = []
+    raw = payload.split(b"\n")
+    if raw and not raw[-1].strip():
+        raw.pop()
+    for number, line in enumerate(raw):
+        try:
+            event = decode_line(line, arrived)
+        except InvalidEvent as bad:
+            rejected.append(Rejected(number, str(bad), line))
+            continue
+        if event.ts is None:
+            event.ts = arrived
+            line = encode_lines((event,))[:-1]
+        events.append(event)
+        lines.append(line.strip())
+    whole = b"".join(line + b"\n" for line in lines)
+    return Verdict(events, whole, lines, rejected)
+
+
+def decode_line(line: bytes, arrived: float) -> Event:
+    """One line as a checked event; InvalidEvent says what is wrong with it."""
+    check_line_size(line)
+    if not line.strip():
+        raise InvalidEvent("event", "the line is empty")
+    try:
+        event = _decoder.decode(line)
+    except RecursionError:
+        raise InvalidEvent("event", "nested too deeply") from None
+    except UnicodeDecodeError:
+        raise InvalidEvent("event", "not valid UTF-8") from None
+    except msgspec.ValidationError as bad:
+        raise InvalidEvent(*_field_of(str(bad))) from None
+    except msgspec.DecodeError as bad:
+        raise InvalidEvent("event", f"not JSON: {bad}") from None
+    check_event(event, arrived)
+    return event
+
+
+def _field_of(message: str) -> tuple[str, str]:
+    """msgspec's "Expected `float`, got `str` - at `$.value`" as (field, reason)."""
+    reason, _, path = message.partition(" - at `$")
+    return path.strip("`.") or "event", reason
