@@ -59,9 +59,9 @@ class Record(msgspec.Struct, omit_defaults=True):
     """One commit. `producers` holds what this commit changed; the first record of a log holds all of them."""
 
     position: EntryId = "0-0"
-    segments: list[Extent] = []  # noqa: RUF012 - msgspec copies an empty default for every instance
-    producers: dict[str, Seen] = {}  # noqa: RUF012
-    dead: list[DeadLetter] = []  # noqa: RUF012
+    segments: list[Extent] = []
+    producers: dict[str, Seen] = {}
+    dead: list[DeadLetter] = []
     counters: Counters = Counters()
 
 

@@ -113,8 +113,8 @@ class Settings(_Section):
     streams: Streams = Streams()
     aggregation: Aggregation = Aggregation()
     archive: Archive = Archive()
-    sampling: dict[str, Rate] = {}  # noqa: RUF012 - msgspec copies an empty default for every instance
-    metrics: dict[str, MetricSpec] = {}  # noqa: RUF012
+    sampling: dict[str, Rate] = {}
+    metrics: dict[str, MetricSpec] = {}
     source: Path | None = None
 
     def catalogue(self) -> Catalogue:

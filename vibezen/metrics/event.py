@@ -44,7 +44,7 @@ class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True, omit_defaults=
     ts: float | None = None
     sample_rate: float = 1.0
     count: int = 1
-    metadata: dict[str, MetadataValue] = {}  # noqa: RUF012 - msgspec copies an empty default for every instance
+    metadata: dict[str, MetadataValue] = {}
 
 
 encoder = msgspec.json.Encoder()

@@ -31,7 +31,7 @@ class Series(NamedTuple):
 
 class _Stored(msgspec.Struct):
     metric: str
-    labels: dict[str, str] = {}  # noqa: RUF012 - msgspec copies an empty default for every instance
+    labels: dict[str, str] = {}
 
 
 _decoder = msgspec.json.Decoder(_Stored)
