@@ -17,7 +17,8 @@ from vibezen.metrics.batch import EntryId
 class Extent(msgspec.Struct, array_like=True, frozen=True):
     """The committed part of one segment: bytes [0, end), holding `events` lines with times in [min_ts, max_ts].
 
-    `path` is relative to the events folder; `crc` is the CRC-32 of those bytes.
+    `path` is relative to the events folder; `crc` is the CRC-32 of those bytes. A `closed` segment is no longer held
+    open by its writer, so nobody can add to it.
     """
 
     path: str
@@ -26,6 +27,7 @@ class Extent(msgspec.Struct, array_like=True, frozen=True):
     min_ts: float
     max_ts: float
     crc: int
+    closed: bool = False
 
 
 class Seen(msgspec.Struct, array_like=True, frozen=True):
@@ -56,13 +58,17 @@ class Counters(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, omit_defaults=True):
-    """One commit. `producers` holds what this commit changed; the first record of a log holds all of them."""
+    """One commit. `producers` holds what this commit changed; the first record of a log holds all of them.
+
+    `sealed` stands in the only record of a log that a successor has closed: all its segments are final.
+    """
 
     position: EntryId = "0-0"
     segments: list[Extent] = []
     producers: dict[str, Seen] = {}
     dead: list[DeadLetter] = []
     counters: Counters = Counters()
+    sealed: bool = False
 
 
 class LogState(NamedTuple):

@@ -7,6 +7,7 @@ one line that names file, key, value and what was expected; nothing starts half-
 import os
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -22,8 +23,9 @@ from vibezen.metrics.series import DEFAULT_LABELS
 
 FILE_NAME: Final = "vibezen.yaml"
 ENVIRONMENT_PREFIX: Final = "VIBEZEN_METRICS__"
+STORAGE_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "STORAGE_DIR"
 
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0, le=1e9)]  # bounded, since waiting for `.inf` seconds is an error
 Share = Annotated[float, Meta(ge=0, le=1)]
 Rate = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1)]
@@ -133,19 +135,26 @@ def load(
     working directory) is taken, and where there is none, defaults. Raises ConfigError."""
     path = Path(config) if config is not None else _find(start or Path.cwd())
     tree = _read(path) if path is not None else {}
-    settings = _convert(tree, str(path), strict=True)
-    # Relative paths in the file count from the file, those of arguments and environment from the working directory.
-    base = path.resolve().parent if path is not None and "storage_dir" in tree else Path.cwd()
-    folder = base / settings.storage_dir.expanduser()
-    settings = _apply_environment(settings, tree, os.environ if environ is None else environ)
-    if settings.storage_dir != _convert(tree, str(path), strict=True).storage_dir:
-        folder = Path.cwd() / settings.storage_dir.expanduser()
-    if storage_dir is not None:
-        folder = Path.cwd() / Path(storage_dir).expanduser()
+    _convert(tree, str(path), strict=True)  # so that an error names the file, not a variable applied on top of it
+    environ = os.environ if environ is None else environ
+    settings = _apply_environment(tree, environ)
+    in_environment = any(variable.upper() == STORAGE_DIR_VARIABLE for variable in environ)
+    if path is not None and "storage_dir" in tree and not in_environment and storage_dir is None:
+        base = path.resolve().parent
+    else:  # what was typed here counts from here
+        base = Path.cwd()
+    folder = base / _expanded(settings.storage_dir if storage_dir is None else Path(storage_dir))
     redis = msgspec.structs.replace(settings.redis, url=redis_url or settings.redis.url)
     settings = msgspec.structs.replace(settings, storage_dir=folder, redis=redis, source=path)
     _check(settings)
     return settings
+
+
+def _expanded(folder: Path) -> Path:
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise ConfigError(f"vibezen.metrics.storage_dir = {str(folder)!r}: no such user") from None
 
 
 def _find(start: Path) -> Path | None:
@@ -177,16 +186,25 @@ def _read(path: Path) -> dict[str, Any]:
     return outer.get("metrics") or {}
 
 
-def _apply_environment(settings: Settings, tree: dict[str, Any], environ: Mapping[str, str]) -> Settings:
+def _apply_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> Settings:
+    settings = _convert(tree, "settings", strict=True)
     for variable in sorted(v for v in environ if v.startswith(ENVIRONMENT_PREFIX)):
         path = variable[len(ENVIRONMENT_PREFIX) :].lower().split("__")
-        text = environ[variable]
-        value: Any = yaml.safe_load(text) if text[:1] in "[{" else text
         if path[-1] == "source":
             raise ConfigError(f"{variable}: unknown setting")
-        tree = _with(tree, path, value)
+        tree = _with(tree, path, _environment_value(variable, environ[variable]))
         settings = _convert(tree, variable, strict=False)
     return settings
+
+
+def _environment_value(variable: str, text: str) -> Any:
+    """Lists and mappings are written as YAML, everything else as it is; an empty variable is null."""
+    if not text.startswith(("[", "{")):
+        return text or None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{variable}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
 
 
 def _with(tree: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
@@ -206,8 +224,14 @@ def _convert(tree: dict[str, Any], where: str, *, strict: bool) -> Settings:
 
 
 def _explain(message: str, tree: Mapping[str, Any]) -> str:
+    """msgspec's words, with our name of the key and the value that stands there."""
+    if " - at `key` in `$" in message:
+        return "vibezen.metrics: every key must be text; put quotes around it"
     reason, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
+    if "[...]" in path:  # msgspec does not say which key of a mapping it means
+        section, _, rest = path.partition("[...]")
+        path = f"{section}.{_culprit(section, tree[section])}{rest}"
     if unknown := re.search(r"unknown field `(.+)`", reason):
         key = ".".join(filter(None, ("vibezen.metrics", path, unknown[1])))
         return f"{key}: unknown key"
@@ -220,6 +244,16 @@ def _explain(message: str, tree: Mapping[str, Any]) -> str:
     key = ".".join(filter(None, ("vibezen.metrics", path)))
     shown = "***" if path.endswith("url") else repr(value) if not isinstance(value, Mapping | list) else "its value"
     return f"{key} = {shown}: {reason[:1].lower()}{reason[1:]}"
+
+
+def _culprit(section: str, entries: Mapping[str, Any]) -> str:
+    """The first entry of a mapping (`sampling`, `metrics`) that is wrong by itself."""
+    for name, value in entries.items():
+        try:
+            msgspec.convert({section: {name: value}}, Settings, strict=False)
+        except msgspec.ValidationError:
+            return name
+    return "…"
 
 
 def _check(settings: Settings) -> None:
@@ -237,7 +271,7 @@ def _check(settings: Settings) -> None:
             f"buffer_size and {MAX_BATCH_EVENTS}, the largest batch"
         )
     widths = settings.aggregation.widths
-    for finer, coarser in zip(widths, widths[1:], strict=False):
+    for finer, coarser in pairwise(widths):
         if coarser.seconds % finer.seconds or coarser.keep_seconds < finer.keep_seconds:
             raise ConfigError(
                 f"{where}: vibezen.metrics.aggregation.widths = {coarser.seconds}: expected a multiple of "

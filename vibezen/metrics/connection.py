@@ -39,8 +39,10 @@ MAX_BLOCK: Final = 2.0
 """Seconds a blocking read waits at most, so that stopping and lease renewal are never late."""
 CONNECT_TIMEOUT: Final = 5.0
 
-UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError, OSError)
-"""What a call raises when the server is away or its answer is lost."""
+UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError)
+"""What a call raises when the server is away or its answer is lost. File errors are not among them."""
+REFUSALS: Final = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+"""How a server begins its answer when it cannot take a write now but will again."""
 
 
 class Endpoint(msgspec.Struct):
@@ -175,3 +177,8 @@ def is_missing_group(error: ResponseError) -> bool:
     """Whether the stream or its group has vanished (servers word it differently)."""
     text = str(error)
     return text.startswith(("NOGROUP", "UNBLOCKED")) or "no such key" in text or "requires the key to exist" in text
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the server is there but takes no writes for now: full, a replica, loading, or without its disk."""
+    return isinstance(error, RedisError) and str(error).startswith(REFUSALS)

@@ -45,10 +45,6 @@ class Keys:
     def fence(self, shard: int, group: str) -> str:
         return self._shard(shard, f"fence:{group}")
 
-    def trying(self, shard: int, group: str) -> str:
-        """The entry an owner is about to try alone, after crashes: `<entry id> <crashes so far>`."""
-        return self._shard(shard, f"trying:{group}")
-
     def window(self, shard: int, width: int, start: int) -> str:
         """Hash: series key → blob, for the window [start, start + width) in Unix seconds."""
         return self._shard(shard, f"w:{width}:{start}")

@@ -25,6 +25,7 @@ HIDDEN_SUFFIX: Final = ".new"
 """A segment that no accepted commit has filled yet; no reader and no `*.jsonl` glob sees it."""
 
 _SEGMENT = re.compile(r"(\d+)-(\d+)-(\d+)\.jsonl\Z")
+_HIDDEN = re.compile(r"\.(\d+)-(\d+)-\d+\.jsonl\.")
 _LOG = re.compile(r"(\d+)-(\d+)\.log\Z")
 
 
@@ -59,6 +60,13 @@ class Layout:
     def segment(self, partition: str, name: SegmentName) -> Path:
         return self.events / partition / f"{name.shard}-{name.epoch}-{name.number}.jsonl"
 
+    def strays(self, shard: int, before_epoch: int) -> Iterator[Path]:
+        """What crashed or replaced owners of a shard left under names no reader sees."""
+        for path in self.events.glob(f"date=*/hour=*/.{shard}-*"):
+            match = _HIDDEN.match(path.name)
+            if match and int(match[1]) == shard and int(match[2]) < before_epoch:
+                yield path
+
     def log(self, shard: int, epoch: int) -> Path:
         return self.commits / f"{shard}-{epoch}.log"
 
@@ -70,11 +78,8 @@ class Layout:
 
     def logs(self, shard: int) -> list[tuple[int, Path]]:
         """(epoch, path) of a shard's commit logs, oldest first."""
-        found = []
-        for path in self.commits.glob(f"{shard}-*.log"):
-            if match := _LOG.match(path.name):
-                found.append((int(match[2]), path))
-        return sorted(found)
+        paths = self.commits.glob(f"{shard}-*.log")
+        return sorted((int(match[2]), path) for path in paths if (match := _LOG.match(path.name)))
 
     def shards(self) -> list[int]:
         """Shards that have a commit log here."""
@@ -109,6 +114,11 @@ class Layout:
 def segment_name(path: Path) -> SegmentName | None:
     match = _SEGMENT.match(path.name)
     return SegmentName(int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def hidden(segment: Path) -> Path:
+    """Where a segment lies until the first commit that fills it was accepted."""
+    return segment.with_name(f".{segment.name}{HIDDEN_SUFFIX}")
 
 
 def make_folder(folder: Path) -> None:

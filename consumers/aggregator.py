@@ -1,0 +1,219 @@
+"""The aggregator: accepted events into windows, each exactly once.
+
+Samples gather per series in slots of the finest width; a commit folds them into the windows of every width and writes
+those windows whole, with the position, in one script. What a window's blob holds is exactly the entries up to that
+position.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from vibezen.metrics import scripts
+from vibezen.metrics.batch import EntryId, read_entry
+from vibezen.metrics.clock import Clock, wall
+from vibezen.metrics.config import Aggregation, Width
+from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
+from vibezen.metrics.consumers.shard import attach
+from vibezen.metrics.consumers.windows import WindowCache, WindowId
+from vibezen.metrics.errors import InvalidEvent
+from vibezen.metrics.event import Event
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.live import FIELD, KEPT_SECONDS, LIVE_AGE, Change, Frame, encode_frame
+from vibezen.metrics.series import SeriesKey, SeriesTable
+from vibezen.metrics.verdict import judge
+from vibezen.metrics.window import Window, to_blob, window_of
+
+COMMIT_SAMPLES: Final = 200_000
+"""Samples that are committed without waiting for the interval: more would only hold memory."""
+
+Samples = tuple[list[float], list[float]]
+"""Values and their times."""
+
+
+class Aggregator:
+    """The sink of group `aggregate` for one shard. The shard must be ours already."""
+
+    def __init__(
+        self,
+        client: Redis,
+        keys: Keys,
+        taken: Taken,
+        policy: Aggregation,
+        series: SeriesTable,
+        now: Clock = wall,
+    ) -> None:
+        self._client, self._keys, self._taken = client, keys, taken
+        self._policy, self._series, self._now = policy, series, now
+        self._widths = policy.widths
+        self._finest = policy.widths[0]
+        self._cache = WindowCache(client, keys, taken.shard, policy.max_series)
+        standing = attach(client, keys, taken, None, note_floor=True)
+        self.cursor: EntryId = standing.position
+        self._entries_read = standing.entries_read
+        books = standing.books
+        self._entries, self._events, self._rejected, self._too_old, self._overflow = (
+            int(books.get(f"{taken.group}.{name}", 0))
+            for name in ("entries", "events", "rejected", "too_old", "overflow")
+        )
+        self._samples: dict[tuple[int, SeriesKey], Samples] = {}
+        self._count = 0
+        self._odd: dict[WindowId, dict[SeriesKey, Window]] = {}
+        self._since: float | None = None
+        self._oldest: float | None = None
+        self._newest: float | None = None
+
+    def take(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> None:
+        self.cursor = entry_id.decode()
+        if self._since is None:
+            self._since = self._now()
+        if self._entries_read is not None:
+            self._entries_read += 1
+        self._entries += 1
+        try:
+            entry = read_entry(self.cursor, fields)
+        except InvalidEvent:
+            self._rejected += 1
+            return
+        verdict = judge(entry.payload, entry.arrived)
+        self._rejected += len(verdict.rejected)
+        if verdict.events:
+            self._add(verdict.events, entry.producer, entry.arrived)
+
+    def _add(self, events: Sequence[Event], producer: str | None, arrived: float) -> None:
+        """Put events where they count. Those that are late or weighted go one by one, all others by the slot."""
+        width = self._finest.seconds
+        edge = self._edge(self._finest, arrived)
+        live_since = arrived - LIVE_AGE
+        key_of, samples = self._series.key, self._samples
+        oldest, newest = arrived + 2 * LIVE_AGE, 0.0
+        for event in events:
+            ts: float = event.ts  # type: ignore[assignment]  # a judged event has its time
+            key = key_of(event, producer)
+            if ts < edge or event.sample_rate != 1.0 or event.count != 1:
+                self._add_odd(event, ts, key, arrived)
+                continue
+            slot = (int(ts // width), key)
+            held = samples.get(slot)
+            if held is None:
+                samples[slot] = ([event.value], [ts])
+            else:
+                held[0].append(event.value)
+                held[1].append(ts)
+            if ts >= live_since:
+                if ts < oldest:
+                    oldest = ts
+                if ts > newest:
+                    newest = ts
+        self._events += len(events)
+        self._count += len(events)
+        if newest:
+            self._oldest = oldest if self._oldest is None else min(self._oldest, oldest)
+            self._newest = newest if self._newest is None else max(self._newest, newest)
+
+    @staticmethod
+    def _edge(width: Width, arrived: float) -> int:
+        """Events before this are too old for windows of `width`: those have expired by the entry's own time."""
+        return int(-(-(arrived - width.keep_seconds) // width.seconds) - 1) * width.seconds
+
+    def _add_odd(self, event: Event, ts: float, key: SeriesKey, arrived: float) -> None:
+        weight = event.count if event.sample_rate == 1.0 else event.count / event.sample_rate
+        kept = False
+        for width in self._widths:
+            if ts >= self._edge(width, arrived):
+                kept = True
+                start = int(ts // width.seconds) * width.seconds
+                self._odd.setdefault((width.seconds, start), {}).setdefault(key, Window()).add(event.value, weight, ts)
+        if not kept:
+            self._too_old += 1
+            self._events -= 1
+
+    def wait_ms(self) -> int | None:
+        if self._since is None:
+            return None
+        if self._count >= COMMIT_SAMPLES or len(self._samples) >= self._policy.commit_series:
+            return 0
+        return max(int((self._since + self._policy.commit_interval_seconds - self._now()) * 1000), 0)
+
+    def idle(self) -> None:
+        renew(self._client, self._keys, self._taken)
+
+    def commit(self) -> None:
+        if self._since is None:
+            return
+        changed, folded = self._cache.apply(self._gathered())
+        self._overflow += round(folded.get(self._finest.seconds, 0))
+        self._write(changed)
+        self._show(changed)
+        self._cache.evict()
+        self._samples, self._odd, self._count = {}, {}, 0
+        self._since = self._oldest = self._newest = None
+
+    def _gathered(self) -> dict[WindowId, dict[SeriesKey, Window]]:
+        """What came in since the last commit, per window of every width."""
+        gathered = self._odd
+        fine = self._finest.seconds
+        for (slot, key), (values, times) in self._samples.items():
+            delta = window_of(values, times)
+            for width in self._widths:
+                start = slot * fine // width.seconds * width.seconds
+                into = gathered.setdefault((width.seconds, start), {})
+                present = into.get(key)
+                if present is None:
+                    present = into[key] = Window()
+                present.merge(delta)
+        return gathered
+
+    def _write(self, changed: dict[WindowId, dict[SeriesKey, Window]]) -> None:
+        shard, group = self._taken.shard, self._taken.group
+        books = {
+            "entries": self._entries,
+            "events": self._events,
+            "rejected": self._rejected,
+            "too_old": self._too_old,
+            "overflow": self._overflow,
+            "position": self.cursor,
+            "epoch": self._taken.epoch,
+            "owner": self._taken.owner,
+            "updated": f"{self._now():.3f}",
+        }
+        keep = {width.seconds: width.keep_seconds for width in self._widths}
+        keys = [self._keys.events(shard), self._keys.lease(shard, group), self._keys.fence(shard, group)]
+        keys.append(self._keys.books(shard))
+        args: list[str | bytes | int | float] = [self._taken.fence, self._taken.owner, LEASE_MS, group, self.cursor]
+        args += ["" if self._entries_read is None else self._entries_read, len(books)]
+        args += [part for name, value in books.items() for part in (f"{group}.{name}", value)]
+        for (width, start), windows in changed.items():
+            keys.append(self._keys.window(shard, width, start))
+            args += [start + width + keep[width], len(windows)]
+            for key, window in windows.items():
+                args += (key, to_blob(window))
+        require(scripts.run(self._client, scripts.load(PACKAGE, "aggregate_commit"), keys, args), self._taken)
+
+    def _show(self, changed: dict[WindowId, dict[SeriesKey, Window]]) -> None:
+        """Tell the live feed. After the commit and outside it: a frame lost here is made good by the next one."""
+        width = self._finest.seconds
+        changes = [
+            Change(start, key, window)
+            for (found, start), windows in changed.items()
+            if found == width
+            for key, window in windows.items()
+        ]
+        if not changes:
+            return
+        frame = encode_frame(Frame(self._taken.shard, width, changes, self._oldest, self._newest))
+        oldest_kept = int((self._now() - KEPT_SECONDS) * 1000)
+        try:
+            self._client.xadd(self._keys.frames, {FIELD: frame}, minid=oldest_kept, approximate=True)
+        except RedisError as error:
+            # On a full server the windows are committed all the same; the page catches up from them.
+            if not str(error).startswith(("OOM", "command not allowed when used memory")):
+                raise
+
+    def spent(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Nothing is held outside Redis."""

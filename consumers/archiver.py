@@ -1,0 +1,214 @@
+"""The archiver: accepted lines into segments, each exactly once.
+
+The order is the promise: lines on disk → commit record on disk → position in Redis. The commit log is where the
+archiver truly stands; Redis' copy of the position serves lag and trimming.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from redis import Redis
+
+from vibezen.metrics import scripts
+from vibezen.metrics.batch import Entry, EntryId, cut_lines, id_order, id_time, read_entry
+from vibezen.metrics.clock import HOUR, Clock, wall
+from vibezen.metrics.commitlog import Counters, DeadLetter, Extent, Record, Seen
+from vibezen.metrics.config import Archive
+from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
+from vibezen.metrics.consumers.segments import Segments
+from vibezen.metrics.consumers.shard import TRIM_SECONDS, attach, trim
+from vibezen.metrics.consumers.takeover import inherit
+from vibezen.metrics.errors import InvalidEvent
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.layout import Layout, partition_of
+from vibezen.metrics.verdict import Verdict, judge
+
+COMMIT_BYTES: Final = 4 * 1024 * 1024
+"""Lines that are committed without waiting for the interval: more would only hold memory."""
+LOG_BYTES: Final = 16 * 1024 * 1024
+"""A log that has grown by this is closed by starting anew; a take-over then reads little."""
+
+
+class Archiver:
+    """The sink of group `archive` for one shard. Building it takes the files over; the shard must be ours already."""
+
+    def __init__(
+        self, client: Redis, keys: Keys, taken: Taken, layout: Layout, policy: Archive, now: Clock = wall
+    ) -> None:
+        self._client, self._keys, self._taken = client, keys, taken
+        self._policy, self._now = policy, now
+        state, self._log = inherit(layout, taken.shard, taken.epoch)
+        self._segments = Segments(layout, taken.shard, taken.epoch, policy, now)
+        self._seen = state.producers
+        self._position = state.last.position
+        self._position_order = id_order(self._position)
+        counters = state.last.counters
+        self._entries, self._events, self._rejected = counters.entries, counters.events, counters.rejected
+        self._duplicates, self._lost = counters.duplicates, counters.lost
+        self._dead: list[DeadLetter] = []
+        self._changed: dict[str, Seen] = {}
+        self._closed: list[Extent] = []
+        self._bytes = 0
+        self._since: float | None = None
+        self._trimmed_at = 0.0
+        standing = attach(client, keys, taken, self._position)
+        # Everything that remains is read again and skipped by what the log has seen: a restored server may have given
+        # old IDs to new events, so "up to the position" would lose them.
+        self.cursor: EntryId = "0-0"
+        self._entries_read = max(standing.entries_added - standing.length, 0)
+        self._confirm(standing.position, standing.entries_read, state.last.dead)
+
+    def take(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> None:
+        self.cursor = entry_id.decode()
+        self._entries_read += 1
+        if self._since is None:
+            self._since = self._now()
+        try:
+            entry = read_entry(self.cursor, fields)
+        except InvalidEvent as bad:
+            self._take_unreadable(fields, str(bad))
+            return
+        known = self._known_lines(entry)
+        if known >= entry.n:
+            return
+        self._entries += 1
+        verdict = judge(cut_lines(entry.payload, known) if known else entry.payload, entry.arrived)
+        for rejected in verdict.rejected:
+            self._bury(f"{entry.id}/{known + rejected.line}", rejected.reason, rejected.payload)
+        if verdict.events:
+            self._keep(verdict)
+        self._advance()
+
+    def _known_lines(self, entry: Entry) -> int:
+        """How many of the entry's first lines were archived before; notes the others as seen."""
+        is_new = id_order(entry.id) > self._position_order
+        if entry.producer is None:
+            return 0 if is_new else 1
+        seen = self._seen.get(entry.producer)
+        last, end = seen.number if seen else 0, entry.seq + entry.n - 1
+        if end <= last:
+            self._duplicates += entry.n if is_new else 0
+            return entry.n
+        self._lost += max(entry.seq - last - 1, 0)
+        self._seen[entry.producer] = self._changed[entry.producer] = Seen(end, entry.arrived)
+        return max(last + 1 - entry.seq, 0)
+
+    def _keep(self, verdict: Verdict) -> None:
+        events = verdict.events
+        times: list[float] = [event.ts for event in events]  # type: ignore[misc]  # a judged event has its time
+        low, high = min(times), max(times)
+        self._events += len(events)
+        self._bytes += len(verdict.payload)
+        if low // HOUR == high // HOUR:
+            self._segments.add(partition_of(low), verdict.payload, len(events), low, high)
+            return
+        lines = verdict.lines or verdict.payload.split(b"\n")
+        by_hour: dict[float, list[int]] = {}
+        for index, ts in enumerate(times):
+            by_hour.setdefault(ts // HOUR, []).append(index)
+        for indexes in by_hour.values():
+            hour_times = [times[i] for i in indexes]
+            joined = b"".join(lines[i] + b"\n" for i in indexes)
+            low = min(hour_times)
+            self._segments.add(partition_of(low), joined, len(indexes), low, max(hour_times))
+
+    def _take_unreadable(self, fields: Mapping[bytes, bytes], reason: str) -> None:
+        if id_order(self.cursor) <= self._position_order:
+            return
+        self._entries += 1
+        shown = {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in fields.items()}
+        self._bury(f"{self.cursor}/0", reason, msgspec.json.encode(shown))
+        self._advance()
+
+    def _bury(self, letter_id: str, reason: str, payload: bytes) -> None:
+        self._rejected += 1
+        self._bytes += len(payload)
+        self._dead.append(DeadLetter(letter_id, reason, id_time(self.cursor), payload.decode("utf-8", "replace")))
+
+    def _advance(self) -> None:
+        """The position only grows, even while entries with lower IDs of a restored server are taken."""
+        order = id_order(self.cursor)
+        if order > self._position_order:
+            self._position, self._position_order = self.cursor, order
+
+    def idle(self) -> None:
+        """Nothing comes in: close what has grown old, let go of what all groups have read, keep the lease."""
+        self._closed += self._segments.roll()
+        if self._closed:
+            self._since = self._now()
+            self.commit()
+        else:
+            renew(self._client, self._keys, self._taken)
+        self._trim()
+
+    def wait_ms(self) -> int | None:
+        if self._since is None:
+            return None
+        if self._bytes >= COMMIT_BYTES:
+            return 0
+        return max(int((self._since + self._policy.commit_interval_seconds - self._now()) * 1000), 0)
+
+    def commit(self) -> None:
+        if self._since is None:
+            return
+        written = self._segments.write()
+        dead, self._dead = self._dead, []
+        counters = Counters(self._entries, self._events, self._rejected, self._duplicates, self._lost)
+        extents = [*self._closed, *(segment.extent() for segment in written)]
+        if extents or dead or self._changed or id_order(self._position) != self._committed_order:
+            self._log.append(Record(self._position, extents, self._changed, dead, counters))
+        self._confirm(self.cursor, self._entries_read, dead)
+        for segment in written:
+            segment.publish()
+        self._changed = {}
+        self._closed = self._segments.roll()
+        self._bytes = 0
+        self._since = None
+        self._trim()
+
+    def _trim(self) -> None:
+        if self._now() - self._trimmed_at >= TRIM_SECONDS:
+            trim(self._client, self._keys, self._taken.shard)
+            self._trimmed_at = self._now()
+
+    def _confirm(self, position: EntryId, entries_read: int | None, dead: list[DeadLetter]) -> None:
+        """Tell Redis what the log says. Raises Fenced when the shard has a newer owner."""
+        self._committed_order = self._position_order
+        shard, group = self._taken.shard, self._taken.group
+        books = {
+            "entries": self._entries,
+            "events": self._events,
+            "rejected": self._rejected,
+            "duplicates": self._duplicates,
+            "lost": self._lost,
+            "position": self._position,
+            "epoch": self._taken.epoch,
+            "owner": self._taken.owner,
+            "updated": f"{self._now():.3f}",
+        }
+        fields = [part for name, value in books.items() for part in (f"{group}.{name}", value)]
+        letters = [part for letter in dead for part in (letter.id, msgspec.json.encode(letter))]
+        answer = scripts.run(
+            self._client,
+            scripts.load(PACKAGE, "archive_commit"),
+            [
+                self._keys.events(shard),
+                self._keys.lease(shard, group),
+                self._keys.fence(shard, group),
+                self._keys.books(shard),
+                self._keys.dead(shard),
+            ],
+            [
+                *(self._taken.fence, self._taken.owner, LEASE_MS, group, position),
+                *("" if entries_read is None else entries_read, len(books), *fields, *letters),
+            ],
+        )
+        require(answer, self._taken)
+
+    def spent(self) -> bool:
+        return self._log.grown >= LOG_BYTES
+
+    def close(self) -> None:
+        self._segments.close()
+        self._log.close()

@@ -1,0 +1,34 @@
+#!lua flags=allow-oom
+-- Write the windows that a run of entries changed, and move the group's position past those entries.
+-- KEYS  1 stream  2 lease  3 fence  4 books  5… one hash per window
+-- ARGV  1 fence  2 owner  3 lease time in ms  4 group  5 position  6 entries read ('' = unknown)
+--       7 number of book fields, then that many field, value;
+--       then for each window key: expiry in Unix seconds, number of series, that many series key, blob
+-- Reply 1, or 0 when another owner has raised the fence (then nothing was written).
+-- Atomic, because a blob holds exactly the entries up to the position. All values are absolute: twice is once.
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then
+  return 0
+end
+local CHUNK = 2000 -- arguments of one HSET: unpack of many thousands exceeds Lua's stack
+local at = 8 + 2 * tonumber(ARGV[7])
+for k = 5, #KEYS do
+  local expiry, series = ARGV[at], tonumber(ARGV[at + 1])
+  at = at + 2
+  local stop = at + 2 * series - 1
+  while at <= stop do
+    local upto = math.min(at + CHUNK - 1, stop)
+    redis.call('HSET', KEYS[k], unpack(ARGV, at, upto))
+    at = upto + 1
+  end
+  redis.call('EXPIREAT', KEYS[k], expiry)
+end
+if ARGV[6] == '' then
+  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[4], ARGV[5])
+else
+  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[4], ARGV[5], 'ENTRIESREAD', ARGV[6])
+end
+for i = 8, 7 + 2 * tonumber(ARGV[7]), 2 do
+  redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
+end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+return 1

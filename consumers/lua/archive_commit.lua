@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- Confirm what the archiver has made durable: move the group's position, write books and dead letters.
+-- KEYS  1 stream  2 lease  3 fence  4 books  5 dead letters
+-- ARGV  1 fence  2 owner  3 lease time in ms  4 group  5 position  6 entries read ('' = unknown)
+--       7 number of book fields, then that many field, value; the rest: dead letter id, dead letter
+-- Reply 1, or 0 when another owner has raised the fence (then nothing was written).
+-- Atomic, because position, books and dead letters tell of the same entries. All values are absolute: twice is once.
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then
+  return 0
+end
+if ARGV[6] == '' then
+  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[4], ARGV[5])
+else
+  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[4], ARGV[5], 'ENTRIESREAD', ARGV[6])
+end
+local last = 7 + 2 * tonumber(ARGV[7])
+for i = 8, last, 2 do
+  redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
+end
+for i = last + 1, #ARGV, 2 do
+  redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1])
+end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+return 1

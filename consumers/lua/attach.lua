@@ -1,0 +1,53 @@
+#!lua flags=allow-oom
+-- Make a shard's stream readable for one group from where that group stands.
+-- KEYS  1 stream  2 fence  3 books  4 floor
+-- ARGV  1 fence  2 group  3 position the caller knows of ('' = ask the books)  4 '1' to note the floor of the windows
+-- Reply {entries ever added, length, entries the group has read or -1, position, books as a flat list}, 0 when fenced.
+--       The position is the group's; where the books were asked, the later of the two.
+-- Atomic, because an entry added between creating the group and raising the last ID could take an ID already used.
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then
+  return 0
+end
+local function pairs_of(flat)
+  local out = {}
+  for i = 1, #flat, 2 do
+    out[flat[i]] = flat[i + 1]
+  end
+  return out
+end
+local function before(a, b)
+  local ams, an = string.match(a, '^(%d+)-(%d+)$')
+  local bms, bn = string.match(b, '^(%d+)-(%d+)$')
+  ams, an, bms, bn = tonumber(ams), tonumber(an), tonumber(bms), tonumber(bn)
+  return ams < bms or (ams == bms and an < bn)
+end
+local position = ARGV[3]
+if position == '' then
+  position = redis.call('HGET', KEYS[3], ARGV[2] .. '.position') or '0-0'
+end
+local found
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local group = pairs_of(row)
+    if group['name'] == ARGV[2] then
+      found = group
+    end
+  end
+end
+if not found then
+  redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[2], '0', 'MKSTREAM')
+  found = {['last-delivered-id'] = '0-0', ['entries-read'] = false}
+end
+-- After a restored or failed-over server the stream may lag behind what was read from it: new entries must not get old IDs.
+local stream = pairs_of(redis.call('XINFO', 'STREAM', KEYS[1]))
+if before(stream['last-generated-id'], position) then
+  redis.call('XSETID', KEYS[1], position)
+end
+if ARGV[4] == '1' then
+  redis.call('SET', KEYS[4], redis.call('TIME')[1], 'NX')
+end
+local at = found['last-delivered-id']
+if ARGV[3] == '' and before(at, position) then
+  at = position
+end
+return {stream['entries-added'] or -1, stream['length'], found['entries-read'] or -1, at, redis.call('HGETALL', KEYS[3])}

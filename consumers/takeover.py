@@ -1,0 +1,110 @@
+"""Taking the archive of a shard over: close what the predecessor left, and begin a log of one's own.
+
+Every step may be cut off by a crash and run again by the next owner; none trusts that the predecessor is dead. The
+predecessor's files are replaced by copies of what it committed: should it wake up, it writes into files that no name
+leads to.
+"""
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from vibezen.metrics.commitlog import Extent, LogState, Record, Seen, encode_record, fold, read_log
+from vibezen.metrics.layout import (
+    FILE_MODE,
+    Layout,
+    fsync_folder,
+    hidden,
+    publish,
+    publish_copy,
+    publish_once,
+    write_all,
+)
+
+PRODUCERS_KEPT: Final = 30 * 86_400.0
+"""Seconds for which a silent producer's number is remembered."""
+
+
+class Inherited(NamedTuple):
+    """What a new owner starts from: the newest record and the numbers seen, and its own log, open for appending."""
+
+    state: LogState
+    log: "CommitLog"
+
+
+class CommitLog:
+    """The log of the present epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+        self.grown = 0
+
+    def append(self, record: Record) -> None:
+        """Durable on return: from then on, what the record names is data."""
+        line = encode_record(record)
+        write_all(self._fd, line)
+        os.fdatasync(self._fd)
+        self.grown += len(line)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def highest_epoch(layout: Layout, shard: int) -> int:
+    logs = layout.logs(shard)
+    return logs[-1][0] if logs else 0
+
+
+def inherit(layout: Layout, shard: int, epoch: int) -> Inherited:
+    """Seal what earlier epochs of the shard left, and begin the log of `epoch`. The fence must already be raised."""
+    state = _seal_newest(layout, shard, epoch)
+    for path in layout.strays(shard, epoch):
+        path.unlink(missing_ok=True)
+    last = state.last
+    snapshot = Record(last.position, [], _recent(state.producers), last.dead, last.counters)
+    path = layout.log(shard, epoch)
+    publish_once(path, encode_record(snapshot))
+    return Inherited(state, CommitLog(path))
+
+
+def _recent(producers: dict[str, Seen]) -> dict[str, Seen]:
+    """The producers worth remembering: a process that lived and ended long ago sends nothing again."""
+    newest = max((seen.at for seen in producers.values()), default=0.0)
+    return {name: seen for name, seen in producers.items() if seen.at > newest - PRODUCERS_KEPT}
+
+
+def _seal_newest(layout: Layout, shard: int, epoch: int) -> LogState:
+    """Seal the newest earlier epoch, whose log holds the shard's state; drop logs that lost a race to it."""
+    logs = [(found, path) for found, path in layout.logs(shard) if found < epoch]
+    if not logs:
+        return fold(b"")
+    _, newest = logs.pop()
+    state = read_log(newest)
+    for extent in state.extents.values():
+        if not extent.closed:
+            _seal_segment(layout, extent)
+    if not state.last.sealed:
+        _seal_log(newest, state)
+    for _, path in logs:
+        if not read_log(path).last.sealed:
+            path.unlink()
+    return state
+
+
+def _seal_segment(layout: Layout, extent: Extent) -> None:
+    path = layout.events / extent.path
+    source = path if path.exists() else hidden(path)
+    publish_copy(source, path, extent.end)
+    # Only after the sealed copy has the name: until then this may be the only file that holds the data.
+    hidden(path).unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def _seal_log(path: Path, state: LogState) -> None:
+    """Replace the log by one record that says the same; a log without segments keeps only its position."""
+    final = [msgspec.structs.replace(extent, closed=True) for extent in state.extents.values()]
+    record = msgspec.structs.replace(state.last, segments=final, producers=state.producers, sealed=True)
+    publish(path, encode_record(record))

@@ -1,0 +1,135 @@
+"""The windows an aggregator holds in memory: the newest states of what it touched lately.
+
+A series-window that is not here is read from Redis before anything is merged into it. That is safe without locks,
+because only the shard's owner writes them, and an owner whose fence is stale cannot commit.
+"""
+
+from typing import Any, Final, NamedTuple
+
+from redis import Redis
+
+from vibezen.metrics.histogram import Weight
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.series import SeriesKey, overflow_key, parse_series
+from vibezen.metrics.window import Window, from_blob
+
+HELD_SERIES: Final = 20_000
+"""Series-windows held between commits; at about 2 KB each."""
+
+WindowId = tuple[int, int]
+"""(width, start) in seconds."""
+Gathered = dict[WindowId, dict[SeriesKey, Window]]
+
+
+class Applied(NamedTuple):
+    """`changed`: absolute states; `folded`: width → samples that went into an overflow series."""
+
+    changed: Gathered
+    folded: dict[int, Weight]
+
+
+class _Held:
+    """One window: all series names it has, those Redis had when it was first touched, and the states in memory."""
+
+    def __init__(self, stored: set[SeriesKey]) -> None:
+        self.stored = stored
+        self.names = set(stored)
+        self.states: dict[SeriesKey, Window] = {}
+        self.per_metric: dict[str, int] = {}
+        for name in stored:
+            self.count(name)
+
+    def count(self, key: SeriesKey) -> int:
+        """Count a series under its metric; the number the metric has now."""
+        metric = _metric_of(key)
+        self.per_metric[metric] = self.per_metric.get(metric, 0) + 1
+        return self.per_metric[metric]
+
+
+class WindowCache:
+    """Windows of one shard. `max_series`: series of one metric in one window, beyond which they fold into one."""
+
+    def __init__(self, client: Redis, keys: Keys, shard: int, max_series: int) -> None:
+        self._client, self._keys, self._shard = client, keys, shard
+        self._max_series = max_series
+        self._held: dict[WindowId, _Held] = {}
+
+    def apply(self, gathered: Gathered) -> Applied:
+        """Merge what came in and answer with the new absolute states of what changed."""
+        self._load_names([window for window in gathered if window not in self._held])
+        bounded: Gathered = {}
+        folded: dict[int, Weight] = {}
+        for window, deltas in gathered.items():
+            bounded[window], more = self._bound(self._held[window], deltas)
+            folded[window[0]] = folded.get(window[0], 0) + more
+        self._load_states(bounded)
+        for window, deltas in bounded.items():
+            held = self._held[window] = self._held.pop(window)  # least recently touched first
+            for key, delta in deltas.items():
+                state = held.states.get(key)
+                if state is None:
+                    state = held.states[key] = Window()
+                state.merge(delta)
+        changed = {window: {key: self._held[window].states[key] for key in keys} for window, keys in bounded.items()}
+        return Applied(changed, folded)
+
+    def _bound(self, held: _Held, deltas: dict[SeriesKey, Window]) -> tuple[dict[SeriesKey, Window], Weight]:
+        result: dict[SeriesKey, Window] = {}
+        folded: Weight = 0
+        for key, delta in deltas.items():
+            target = key
+            if key not in held.names:
+                metric = _metric_of(key)
+                if held.per_metric.get(metric, 0) >= self._max_series:
+                    target = overflow_key(metric)
+                    folded += delta.count
+                if target not in held.names:
+                    held.names.add(target)
+                    if target == key:
+                        held.count(key)
+            if target in result:
+                result[target].merge(delta)
+            else:
+                result[target] = delta
+        return result, folded
+
+    def _load_names(self, windows: list[WindowId]) -> None:
+        if not windows:
+            return
+        pipe = self._client.pipeline(transaction=False)
+        for width, start in windows:
+            pipe.hkeys(self._keys.window(self._shard, width, start))
+        answers: list[Any] = pipe.execute()
+        for window, names in zip(windows, answers, strict=True):
+            self._held[window] = _Held({name.decode() for name in names})
+
+    def _load_states(self, wanted: Gathered) -> None:
+        """Read states that Redis may have and memory has not."""
+        missing = {
+            window: [key for key in deltas if key in held.stored and key not in held.states]
+            for window, deltas in wanted.items()
+            if (held := self._held[window])
+        }
+        asked = [(window, keys) for window, keys in missing.items() if keys]
+        if not asked:
+            return
+        pipe = self._client.pipeline(transaction=False)
+        for (width, start), keys in asked:
+            pipe.hmget(self._keys.window(self._shard, width, start), keys)
+        answers: list[Any] = pipe.execute()
+        for (window, keys), blobs in zip(asked, answers, strict=True):
+            for key, blob in zip(keys, blobs, strict=True):
+                if blob is not None:
+                    self._held[window].states[key] = from_blob(blob)
+
+    def evict(self) -> None:
+        """Forget the windows touched longest ago, beyond the bound."""
+        total = sum(len(held.states) for held in self._held.values())
+        for window in list(self._held)[:-1]:
+            if total <= HELD_SERIES:
+                return
+            total -= len(self._held.pop(window).states)
+
+
+def _metric_of(key: SeriesKey) -> str:
+    return parse_series(key).metric
