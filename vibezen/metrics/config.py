@@ -36,7 +36,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A part of the file. Unknown keys are errors, since a misspelt one would silently do nothing."""
 
 
-class Dashboard(_Section):
+class Dashboard(_Section, frozen=True):
     """Where the API and the page are served. `enabled` switches the page, not the API."""
 
     enabled: bool = True
@@ -44,7 +44,7 @@ class Dashboard(_Section):
     port: Port = 8080
 
 
-class Collection(_Section):
+class Collection(_Section, frozen=True):
     """Switches for the three families of metrics; learning = quality, practice = performance."""
 
     system_metrics: bool = True
@@ -52,31 +52,31 @@ class Collection(_Section):
     practice_metrics: bool = True
 
 
-class Alerts(_Section):
+class Alerts(_Section, frozen=True):
     error_rate_threshold: Share = 0.05
     response_time_threshold_ms: Positive = 1000.0
     cache_hit_rate_threshold: Share = 0.7
 
 
-class Redis(_Section):
+class Redis(_Section, frozen=True):
     """`url`: redis://, rediss:// or unix://. None: a running `up`, else redis://127.0.0.1:6379."""
 
     url: str | None = None
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")] = DEFAULT_PREFIX
 
 
-class Streams(_Section):
+class Streams(_Section, frozen=True):
     shards: Annotated[int, Meta(ge=1, le=1024)] = 1
 
 
-class Width(_Section):
+class Width(_Section, frozen=True):
     """Windows of `seconds`, kept for `keep_seconds` after their end."""
 
     seconds: Count
     keep_seconds: Count
 
 
-class Aggregation(_Section):
+class Aggregation(_Section, frozen=True):
     """`labels`: metadata keys that series are made of. `max_series`: per metric and window, then they fold into one."""
 
     labels: tuple[str, ...] = DEFAULT_LABELS
@@ -86,7 +86,7 @@ class Aggregation(_Section):
     commit_series: Count = 5000
 
 
-class Archive(_Section):
+class Archive(_Section, frozen=True):
     """When segments are committed and rolled."""
 
     commit_interval_seconds: Positive = 0.2
@@ -95,7 +95,7 @@ class Archive(_Section):
     max_open_segments: Annotated[int, Meta(ge=1, le=1024)] = 64
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """All of `vibezen.metrics`. Times are seconds unless a name says otherwise.
 
     `buffer_size`: events that trigger a flush. `buffer_max_events`: the bound; beyond it the oldest are dropped and
@@ -138,11 +138,9 @@ def load(
     _convert(tree, str(path), strict=True)  # so that an error names the file, not a variable applied on top of it
     environ = os.environ if environ is None else environ
     settings = _apply_environment(tree, environ)
-    in_environment = any(variable.upper() == STORAGE_DIR_VARIABLE for variable in environ)
-    if path is not None and "storage_dir" in tree and not in_environment and storage_dir is None:
-        base = path.resolve().parent
-    else:  # what was typed here counts from here
-        base = Path.cwd()
+    # A relative folder counts from the file that names it, else from the working directory.
+    elsewhere = storage_dir is not None or any(variable.upper() == STORAGE_DIR_VARIABLE for variable in environ)
+    base = path.resolve().parent if path is not None and "storage_dir" in tree and not elsewhere else Path.cwd()
     folder = base / _expanded(settings.storage_dir if storage_dir is None else Path(storage_dir))
     redis = msgspec.structs.replace(settings.redis, url=redis_url or settings.redis.url)
     settings = msgspec.structs.replace(settings, storage_dir=folder, redis=redis, source=path)
@@ -218,12 +216,18 @@ def _convert(tree: dict[str, Any], where: str, *, strict: bool) -> Settings:
     if "source" in tree:
         raise ConfigError(f"{where}: vibezen.metrics.source: unknown key")
     try:
-        return msgspec.convert(tree, Settings, strict=strict)
+        return msgspec.convert(tree, Settings, strict=strict, dec_hook=_to_path)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(str(error), tree)}") from None
+        raise ConfigError(f"{where}: {_explain(str(error), tree, strict=strict)}") from None
 
 
-def _explain(message: str, tree: Mapping[str, Any]) -> str:
+def _to_path(kind: type, value: Any) -> Path:
+    if not isinstance(value, str):
+        raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
+    return Path(value)
+
+
+def _explain(message: str, tree: Mapping[str, Any], *, strict: bool) -> str:
     """msgspec's words, with our name of the key and the value that stands there."""
     if " - at `key` in `$" in message:
         return "vibezen.metrics: every key must be text; put quotes around it"
@@ -231,7 +235,7 @@ def _explain(message: str, tree: Mapping[str, Any]) -> str:
     path = path.rstrip("`").lstrip(".")
     if "[...]" in path:  # msgspec does not say which key of a mapping it means
         section, _, rest = path.partition("[...]")
-        path = f"{section}.{_culprit(section, tree[section])}{rest}"
+        path = f"{section}.{_culprit(section, tree[section], strict=strict)}{rest}"
     if unknown := re.search(r"unknown field `(.+)`", reason):
         key = ".".join(filter(None, ("vibezen.metrics", path, unknown[1])))
         return f"{key}: unknown key"
@@ -246,11 +250,11 @@ def _explain(message: str, tree: Mapping[str, Any]) -> str:
     return f"{key} = {shown}: {reason[:1].lower()}{reason[1:]}"
 
 
-def _culprit(section: str, entries: Mapping[str, Any]) -> str:
+def _culprit(section: str, entries: Mapping[str, Any], *, strict: bool) -> str:
     """The first entry of a mapping (`sampling`, `metrics`) that is wrong by itself."""
     for name, value in entries.items():
         try:
-            msgspec.convert({section: {name: value}}, Settings, strict=False)
+            msgspec.convert({section: {name: value}}, Settings, strict=strict, dec_hook=_to_path)
         except msgspec.ValidationError:
             return name
     return "…"
