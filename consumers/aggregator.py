@@ -168,7 +168,7 @@ class Aggregator:
 
     def _write(self, changed: dict[WindowId, dict[SeriesKey, Window]]) -> None:
         shard, group = self._taken.shard, self._taken.group
-        books = {
+        books: dict[str, str | int] = {
             "entries": self._entries,
             "events": self._events,
             "rejected": self._rejected,

@@ -176,7 +176,7 @@ class Archiver:
         """Tell Redis what the log says. Raises Fenced when the shard has a newer owner."""
         self._committed_order = self._position_order
         shard, group = self._taken.shard, self._taken.group
-        books = {
+        books: dict[str, str | int] = {
             "entries": self._entries,
             "events": self._events,
             "rejected": self._rejected,

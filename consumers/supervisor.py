@@ -10,10 +10,11 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from vibezen.metrics import scripts
 from vibezen.metrics.config import Settings
@@ -122,18 +123,26 @@ class _Worker(threading.Thread):
             seen = process.role.epoch_seen(self.shard)
             taken = take(client, process.keys, self.shard, process.group, process.owner, seen)
             if taken is None:
+                log.info("%s: shard %d has an owner", process.group, self.shard)
                 return
-            sink = process.role.sink(client, taken)
-            log.info("%s: shard %d is ours (epoch %d)", process.group, self.shard, taken.epoch)
             try:
-                reader = Reader(client, process.keys.events(self.shard))
-                run_shard(reader, sink, self._stopping, once=process.once)
+                self._work(client, taken)
             finally:
-                sink.close()
-            if self._stopping() or process.once:
-                release(client, process.keys, taken)
+                # Whatever ended it: a successor need not wait for the lease. The fence keeps the rest safe.
+                with suppress(RedisError):
+                    release(client, process.keys, taken)
         finally:
             client.close()
+
+    def _work(self, client: Redis, taken: Taken) -> None:
+        process = self._process
+        sink = process.role.sink(client, taken)
+        log.info("%s: shard %d is ours (epoch %d)", process.group, self.shard, taken.epoch)
+        try:
+            reader = Reader(client, process.keys.events(self.shard))
+            run_shard(reader, sink, self._stopping, once=process.once)
+        finally:
+            sink.close()
 
     def _stopping(self) -> bool:
         return self.asked.is_set() or self._process.stop.is_set()

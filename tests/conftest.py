@@ -20,13 +20,14 @@ import redis
 
 # With --import-mode=importlib the root is not on sys.path (`import api` must not work), so the support modules are
 # put where an import looks first.
-for _name in ("waiting", "servers", "proxy"):
+for _name in ("waiting", "servers", "proxy", "feeding", "processes"):
     _spec = spec_from_file_location(f"tests.support.{_name}", Path(__file__).parent / "support" / f"{_name}.py")
     assert _spec is not None
     assert _spec.loader is not None
     sys.modules[_spec.name] = module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules[_spec.name])
 
+from tests.support.processes import RoleProcess, StartRole  # noqa: E402
 from tests.support.proxy import Proxy, StartProxy  # noqa: E402
 from tests.support.servers import KINDS, Server, StartServer, default_kind  # noqa: E402
 from tests.support.waiting import WaitUntil  # noqa: E402
@@ -117,5 +118,21 @@ def start_proxy() -> Iterator[StartProxy]:
             proxy = Proxy(url)
             started.callback(proxy.close)
             return proxy
+
+        yield start
+
+
+@pytest.fixture
+def start_role(tmp_path: Path) -> Iterator[StartRole]:
+    """`start_role("consume", "archive", …)`: a process of the command line; gone when the test ends."""
+    with ExitStack() as started:
+        count = 0
+
+        def start(*arguments: str, **environment: str) -> RoleProcess:
+            nonlocal count
+            count += 1
+            process = RoleProcess(tmp_path / f"role-{count}.log", *arguments, **environment)
+            started.callback(process.end)
+            return process
 
         yield start

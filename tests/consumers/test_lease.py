@@ -1,0 +1,72 @@
+import pytest
+import redis
+
+from vibezen.metrics.consumers.lease import release, renew, take
+from vibezen.metrics.errors import Fenced
+from vibezen.metrics.keys import Keys
+
+KEYS = Keys()
+
+
+def test_a_held_lease_keeps_others_out(client: redis.Redis) -> None:
+    assert take(client, KEYS, 0, "archive", "a") is not None
+    assert take(client, KEYS, 0, "archive", "b") is None
+    assert take(client, KEYS, 0, "aggregate", "b") is not None
+    assert take(client, KEYS, 1, "archive", "b") is not None
+
+
+def test_every_take_over_raises_the_epoch_with_a_new_token(client: redis.Redis) -> None:
+    first = take(client, KEYS, 0, "archive", "a")
+    second = take(client, KEYS, 0, "archive", "a")
+    assert first is not None
+    assert second is not None
+    assert (first.epoch, second.epoch) == (1, 2)
+    assert first.fence.split(":")[1] != second.fence.split(":")[1]
+
+
+def test_the_epoch_is_beyond_what_disk_has_seen(client: redis.Redis) -> None:
+    taken = take(client, KEYS, 0, "archive", "a", 41)
+    assert taken is not None
+    assert taken.epoch == 42
+
+
+def test_a_stale_owner_cannot_renew(client: redis.Redis) -> None:
+    stale = take(client, KEYS, 0, "archive", "a")
+    assert stale is not None
+    client.delete(KEYS.lease(0, "archive"))
+    assert take(client, KEYS, 0, "archive", "b") is not None
+    with pytest.raises(Fenced):
+        renew(client, KEYS, stale)
+    assert client.get(KEYS.lease(0, "archive")) == b"b"
+
+
+def test_renewing_brings_an_expired_lease_back_while_nobody_took_over(client: redis.Redis) -> None:
+    taken = take(client, KEYS, 0, "archive", "a")
+    assert taken is not None
+    client.delete(KEYS.lease(0, "archive"))
+    renew(client, KEYS, taken)
+    assert client.get(KEYS.lease(0, "archive")) == b"a"
+
+
+def test_a_released_shard_is_free_at_once(client: redis.Redis) -> None:
+    taken = take(client, KEYS, 0, "archive", "a")
+    assert taken is not None
+    release(client, KEYS, taken)
+    assert take(client, KEYS, 0, "archive", "b") is not None
+
+
+def test_releasing_does_not_take_the_lease_of_a_successor(client: redis.Redis) -> None:
+    stale = take(client, KEYS, 0, "archive", "a")
+    assert stale is not None
+    client.delete(KEYS.lease(0, "archive"))
+    assert take(client, KEYS, 0, "archive", "b") is not None
+    release(client, KEYS, stale)
+    assert client.get(KEYS.lease(0, "archive")) == b"b"
+
+
+def test_a_flushed_server_fences_the_owner(client: redis.Redis) -> None:
+    taken = take(client, KEYS, 0, "archive", "a")
+    assert taken is not None
+    client.flushall()
+    with pytest.raises(Fenced):
+        renew(client, KEYS, taken)

@@ -1,0 +1,183 @@
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+
+from tests.support.feeding import Feed, event, lag, total, values_on_disk
+from tests.support.servers import StartServer
+from tests.support.waiting import WaitUntil
+from vibezen.metrics import config
+from vibezen.metrics.config import Settings, Streams
+from vibezen.metrics.consumers.supervisor import run
+from vibezen.metrics.errors import ConfigError, ServerUnavailable, StoreError, StoreMismatch
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.layout import Layout
+
+KEYS = Keys()
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> Settings:
+    return config.load(redis_url=redis_url, storage_dir=tmp_path / "store", environ={})
+
+
+Start = Callable[[str, Settings], threading.Event]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Run a consumer in a thread; the event stops it."""
+    with ExitStack() as started:
+
+        def begin(group: str, settings: Settings) -> threading.Event:
+            stop = threading.Event()
+            thread = threading.Thread(target=run, args=(group, settings), kwargs={"stop": stop})
+
+            def end() -> None:
+                stop.set()
+                thread.join(20)
+                assert not thread.is_alive()
+
+            thread.start()
+            started.callback(end)
+            return stop
+
+        yield begin
+
+
+def with_shards(settings: Settings, shards: int) -> Settings:
+    return msgspec.structs.replace(settings, streams=Streams(shards=shards))
+
+
+def owners(client: redis.Redis, group: str, shards: int) -> list[bytes | None]:
+    held = [client.get(KEYS.lease(shard, group)) for shard in range(shards)]
+    return [holder if isinstance(holder, bytes) else None for holder in held]
+
+
+def test_once_does_what_is_due_and_ends(client: redis.Redis, settings: Settings) -> None:
+    Feed(client).append([event(1), event(2)])
+    assert run("archive", settings, once=True) == 0
+    assert run("aggregate", settings, once=True) == 0
+    assert values_on_disk(settings.storage_dir) == Counter([1.0, 2.0])
+    assert total(client).count == 2
+    assert owners(client, "archive", 1) == [None]
+
+
+def test_events_flow_while_it_runs_and_the_lease_is_released_at_the_end(
+    client: redis.Redis, settings: Settings, start: Start, wait_until: WaitUntil
+) -> None:
+    feed = Feed(client)
+    stop = start("archive", settings)
+    for value in range(3):
+        feed.append([event(value)])
+        wait_until(lambda: lag(client, "archive") == 0)
+    stop.set()
+    wait_until(lambda: owners(client, "archive", 1) == [None])
+    assert values_on_disk(settings.storage_dir) == Counter([0.0, 1.0, 2.0])
+
+
+def test_processes_share_the_shards_fairly(
+    client: redis.Redis, settings: Settings, start: Start, wait_until: WaitUntil
+) -> None:
+    settings = with_shards(settings, 4)
+    start("aggregate", settings)
+    wait_until(lambda: len(set(owners(client, "aggregate", 4))) == 1 and None not in owners(client, "aggregate", 4))
+    start("aggregate", settings)
+    wait_until(lambda: sorted(Counter(owners(client, "aggregate", 4)).values()) == [2, 2])
+
+
+def test_shards_that_were_ever_used_are_read_even_when_fewer_are_configured(
+    client: redis.Redis, settings: Settings
+) -> None:
+    client.set(KEYS.shards, 3)
+    Feed(client, shard=2).append([event(7)])
+    run("archive", settings, once=True)
+    assert values_on_disk(settings.storage_dir) == Counter([7.0])
+
+
+def test_a_stream_deleted_under_a_reader_is_picked_up_again(
+    client: redis.Redis, settings: Settings, start: Start, wait_until: WaitUntil
+) -> None:
+    feed = Feed(client)
+    start("archive", settings)
+    feed.append([event(1)])
+    wait_until(lambda: lag(client, "archive") == 0)
+    client.delete(KEYS.events(0))
+    feed.append([event(2)])
+    wait_until(lambda: values_on_disk(settings.storage_dir) == Counter([1.0, 2.0]))
+
+
+def test_a_flushed_server_is_picked_up_again(
+    client: redis.Redis, settings: Settings, start: Start, wait_until: WaitUntil
+) -> None:
+    feed = Feed(client)
+    start("archive", settings)
+    start("aggregate", settings)
+    feed.append([event(1)])
+    wait_until(lambda: lag(client, "archive") == lag(client, "aggregate") == 0)
+    client.flushall()
+    client.script_flush()
+    feed.append([event(2)])
+    wait_until(lambda: values_on_disk(settings.storage_dir) == Counter([1.0, 2.0]))
+    wait_until(lambda: total(client).sum == 2.0)
+
+
+def test_a_server_that_comes_back_is_picked_up_again(
+    tmp_path: Path, start_server: StartServer, start: Start, wait_until: WaitUntil
+) -> None:
+    server = start_server()
+    settings = config.load(redis_url=server.url, storage_dir=tmp_path / "store", environ={})
+    start("archive", settings)
+    start("aggregate", settings)
+    with server.client() as client:
+        feed = Feed(client)
+        feed.append([event(1)])
+        wait_until(lambda: lag(client, "archive") == lag(client, "aggregate") == 0)
+    server.kill()
+    server.start()
+    with server.client() as client:
+        Feed(client, "p2").append([event(2)])
+        wait_until(lambda: values_on_disk(settings.storage_dir) == Counter([1.0, 2.0]))
+        wait_until(lambda: total(client).sum == 3.0)
+
+
+def test_a_folder_of_another_store_is_refused(client: redis.Redis, settings: Settings, tmp_path: Path) -> None:
+    run("archive", settings, once=True)
+    other = msgspec.structs.replace(settings, storage_dir=tmp_path / "other")
+    with pytest.raises(StoreMismatch, match="belong to store"):
+        run("archive", other, once=True)
+
+
+def test_no_server_is_one_clear_line(settings: Settings) -> None:
+    away = msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, url="redis://127.0.0.1:1"))
+    with pytest.raises(
+        ServerUnavailable, match=r"redis://127\.0\.0\.1:1: no Redis or Valkey answers: connection refused"
+    ):
+        run("archive", away, once=True)
+
+
+def test_an_unknown_group_is_refused(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="expected one of archive, aggregate"):
+        run("digest", settings)
+
+
+def test_a_failing_disk_ends_the_process_before_anything_is_confirmed(
+    client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    Feed(client).append([event(1)])
+    monkeypatch.setattr("vibezen.metrics.consumers.segments.os.fdatasync", fail)
+    with pytest.raises((StoreError, OSError), match="Input/output error"):
+        run("archive", settings, once=True)
+    monkeypatch.undo()
+    assert lag(client, "archive") == 1
+    assert list(Layout(settings.storage_dir).segments()) == []
+    assert run("archive", settings, once=True) == 0
+    assert values_on_disk(settings.storage_dir) == Counter([1.0])

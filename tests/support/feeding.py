@@ -1,0 +1,71 @@
+"""Appending batches as a producer would, and reading back what came of them, by the plainest means."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+from vibezen.metrics.batch import EntryId, batch_fields
+from vibezen.metrics.event import Event, encode_lines
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.window import Window, from_blob, merged
+
+NOON: Final = 1_763_985_600.0
+"""2025-11-24T12:00:00Z."""
+
+
+def event(value: float = 1.0, ts: float | None = None, metric: str = "response_time", **metadata: Any) -> Event:
+    return Event(metric, value, ts, metadata=metadata)
+
+
+class Feed:
+    """One producer on one shard. `append` gives its batches the numbers a producer would."""
+
+    def __init__(self, client: redis.Redis, name: str = "p1", shard: int = 0) -> None:
+        self._client, self.name, self.shard = client, name, shard
+        self.next = 1
+
+    def append(self, events: Sequence[Event], *, entry_id: EntryId = "*", seq: int | None = None) -> EntryId:
+        number = self.next if seq is None else seq
+        fields = batch_fields(self.name, number, len(events), encode_lines(events), b"{}")
+        self.next = max(self.next, number + len(events))
+        added = self._client.execute_command("XADD", Keys().events(self.shard), entry_id, *fields)
+        assert isinstance(added, bytes)
+        return added.decode()
+
+
+def lines_on_disk(root: Path) -> list[dict[str, Any]]:
+    """Every line that a glob over `*.jsonl` finds, as `jq` or DuckDB would."""
+    return [json.loads(line) for path in sorted(root.rglob("*.jsonl")) for line in path.read_bytes().splitlines()]
+
+
+def values_on_disk(root: Path) -> Counter[float]:
+    return Counter(line["value"] for line in lines_on_disk(root))
+
+
+def windows(client: redis.Redis, width: int = 10, shards: int = 1) -> Iterator[tuple[int, int, Mapping[str, Window]]]:
+    """(shard, start, series → window) for every stored window of `width`."""
+    keys = Keys()
+    for shard in range(shards):
+        for name in client.scan_iter(keys.window(shard, width, 0)[:-1] + "*"):
+            stored: Any = client.hgetall(name)
+            blobs = {series.decode(): from_blob(blob) for series, blob in stored.items()}
+            yield shard, int(name.decode().rpartition(":")[2]), blobs
+
+
+def total(client: redis.Redis, width: int = 10, shards: int = 1) -> Window:
+    """All windows of `width` as one."""
+    return merged(window for _, _, blobs in windows(client, width, shards) for window in blobs.values())
+
+
+def lag(client: redis.Redis, group: str, shard: int = 0) -> int | None:
+    """Entries the group has yet to commit, as the server tells it."""
+    groups: Any = client.execute_command("XINFO", "GROUPS", Keys().events(shard))
+    for row in groups:
+        told = row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True))
+        if told[b"name"] == group.encode():
+            return None if told[b"lag"] is None else int(told[b"lag"])
+    return None
