@@ -1,0 +1,44 @@
+"""The command line `vibezen-metrics`.
+
+Each command stands in `vibezen.metrics.commands` and imports what it runs only when it runs. What goes wrong on
+purpose ends in one line on standard error: exit code 1 for a failure, 2 for wrong usage or configuration.
+"""
+
+import sys
+
+import typer
+
+from vibezen.metrics.commands.api import api
+from vibezen.metrics.commands.config import app as config
+from vibezen.metrics.commands.consume import consume
+from vibezen.metrics.commands.simulate import simulate
+from vibezen.metrics.commands.up import up
+from vibezen.metrics.commands.version import version
+from vibezen.metrics.errors import MetricsError
+from vibezen.metrics.processes import tether
+
+app = typer.Typer(
+    name="vibezen-metrics",
+    help="Metrics and monitoring for people who write software with AI.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (up, api, consume, simulate):
+    app.command()(command)
+app.add_typer(config, name="config")
+app.command()(version)
+
+
+def main() -> None:
+    run(app)
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line and end the process."""
+    tether()
+    try:
+        app()
+    except MetricsError as error:
+        print(f"vibezen-metrics: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

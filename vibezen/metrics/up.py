@@ -1,0 +1,256 @@
+"""`vibezen-metrics up`: server, archiver, aggregator and API in one process tree.
+
+Everything that can be wrong is looked at before a child starts. Stopping follows the stream: first who appends, then,
+once both groups have read everything, who consumes, then who serves, at last the server.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final, Protocol
+
+import msgspec
+from msgspec.structs import replace
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from vibezen.metrics.clock import monotonic
+from vibezen.metrics.config import ENVIRONMENT_PREFIX, Dashboard, Settings
+from vibezen.metrics.connection import UNREACHABLE, Endpoint, check_server, connect, endpoint_file, is_missing_group
+from vibezen.metrics.embedded import EmbeddedServer, private_folder
+from vibezen.metrics.errors import AddressInUse, StoreError, StoreInUse, StoreMismatch
+from vibezen.metrics.keys import GROUPS, Keys
+from vibezen.metrics.layout import FILE_MODE, Layout, publish
+from vibezen.metrics.processes import Tree
+
+DEMO_FOLDER: Final = "metrics_demo"
+DEMO_PREFIX: Final = "vibezen-demo"
+DEMO_VARIABLE: Final = "VIBEZEN_METRICS_DEMO"
+"""Tells the API to say on the page that its traffic is simulated."""
+LOCK_FILE: Final = ".up.lock"
+"""In the storage folder; held for as long as `up` runs, and empty after it ended as it should."""
+DRAIN_SECONDS: Final = 10.0
+"""How long the consumers get to read what is left before they are asked to end."""
+STOP_SECONDS: Final = 12.0
+"""Until a child that was asked to end is killed."""
+FREED_SECONDS: Final = 10.0
+"""How long the API of an `up` that was killed may still hold the port, while it ends by itself."""
+POLL_SECONDS: Final = 0.1
+
+
+class Screen(Protocol):
+    """Where a person looks."""
+
+    def line(self, role: str, text: str) -> None: ...
+
+    def banner(self, settings: Settings, url: str, *, demo: bool) -> None:
+        """Everything answers now; say where."""
+
+
+def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = None) -> None:
+    """Run until Ctrl-C or SIGTERM. `simulate`: arguments of simulated traffic, which goes to a store of its own.
+
+    Raises MetricsError with one line when it cannot start; then nothing is left running.
+    """
+    demo = simulate is not None
+    if demo:
+        settings = _of_its_own(settings)
+    store_id = Layout(settings.storage_dir).create().id
+    with only_one(settings.storage_dir) as earlier_was_killed, _stop_signals() as asked:
+        check_address(settings.dashboard, FREED_SECONDS if earlier_was_killed else 0.0)
+        with closing(Tree("up", screen.line)) as tree:
+            url = settings.redis.url or _start_server(tree, settings.storage_dir)
+            with closing(connect(url)) as client, _stopped_in_order(tree):
+                check_server(client, url)
+                _check_store(client, settings, store_id)
+                _start_roles(tree, settings, url, simulate)
+                with nullcontext() if demo else _endpoint(settings, url):
+                    _watch(tree, asked, settings.dashboard, lambda: screen.banner(settings, url, demo=demo))
+                    tree.stop("simulate", seconds=STOP_SECONDS)
+                    _drain(tree, client, Keys(settings.redis.prefix), asked)
+
+
+def _of_its_own(settings: Settings) -> Settings:
+    """A demonstration never mixes with what was really measured."""
+    folder = settings.storage_dir.parent / DEMO_FOLDER
+    return replace(settings, storage_dir=folder, redis=replace(settings.redis, prefix=DEMO_PREFIX))
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[bool]:
+    """Hold the storage folder for this `up` alone; whether the one before it was killed. Raises StoreInUse."""
+    try:
+        fd = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    except OSError as error:
+        raise StoreError(f"storage folder {folder}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 20, 0).decode() or "just starting"
+            raise StoreInUse(f"storage folder {folder}: another `up` runs on it (process {holder})") from None
+        was_killed = os.fstat(fd).st_size > 0
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        try:
+            yield was_killed
+        finally:
+            os.ftruncate(fd, 0)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """The signals to end that have come so far; the second one means: without draining."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check_address(dashboard: Dashboard, patience: float = 0.0) -> None:
+    """See that the API will be able to listen; raises AddressInUse. `patience`: seconds to wait for a busy port."""
+    where = f"{dashboard.host}:{dashboard.port}"
+    deadline = monotonic() + patience
+    while True:
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(
+                dashboard.host, dashboard.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+            return
+        except socket.gaierror:
+            raise AddressInUse(f"{where}: the host name is not known") from None
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise AddressInUse(f"{where}: {(error.strerror or str(error)).lower()}") from None
+            if monotonic() > deadline:
+                raise AddressInUse(f"{where}: the port is taken by another program; choose one with --port") from None
+        time.sleep(POLL_SECONDS)
+
+
+def _start_server(tree: Tree, storage_dir: Path) -> str:
+    server = EmbeddedServer(storage_dir)
+    tree.adopt("server", server.start(), server.launch)
+    return server.url
+
+
+def _check_store(client: Redis, settings: Settings, store_id: str) -> None:
+    known = client.get(Keys(settings.redis.prefix).store)
+    if isinstance(known, bytes) and known.decode() != store_id:
+        raise StoreMismatch(
+            f"storage folder {settings.storage_dir} is store {store_id}, but the server's events belong to store "
+            f"{known.decode()}; use that store's folder, or another redis.prefix"
+        )
+
+
+def _start_roles(tree: Tree, settings: Settings, url: str, simulate: Sequence[str] | None) -> None:
+    """Children get what holds here through the environment: arguments, and with them passwords, are seen by all."""
+    said = {
+        "REDIS__URL": url,
+        "REDIS__PREFIX": settings.redis.prefix,
+        "STORAGE_DIR": str(settings.storage_dir),
+        "DASHBOARD__HOST": settings.dashboard.host,
+        "DASHBOARD__PORT": str(settings.dashboard.port),
+    }
+    environ = {
+        **{name: value for name, value in os.environ.items() if name != DEMO_VARIABLE},
+        **{ENVIRONMENT_PREFIX + name: value for name, value in said.items()},
+        **({DEMO_VARIABLE: "1"} if simulate is not None else {}),
+        "PYTHONUNBUFFERED": "1",
+    }
+    file = ["--config", str(settings.source.absolute())] if settings.source else []
+    for group in GROUPS:
+        tree.start_python(group, ["consume", group, *file], environ)
+    tree.start_python("api", ["api", *file], environ)
+    if simulate is not None:
+        tree.start_python("simulate", ["simulate", *simulate, *file], environ)
+
+
+@contextmanager
+def _endpoint(settings: Settings, url: str) -> Iterator[None]:
+    """Let other programs of this user find us."""
+    served = f"http://{settings.dashboard.host}:{settings.dashboard.port}"
+    mine = msgspec.json.encode(Endpoint(url, os.getpid(), str(settings.storage_dir), served))
+    file = endpoint_file()
+    private_folder(file.parent)
+    publish(file, mine)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if file.read_bytes() == mine:
+                file.unlink()
+
+
+def _watch(tree: Tree, asked: list[int], dashboard: Dashboard, announce: Callable[[], None]) -> None:
+    """Keep the children going until a signal comes; announce the API as soon as it listens."""
+    announced = False
+    while not asked:
+        tree.pump()
+        if not announced and _listens(dashboard):
+            announced = True
+            announce()
+
+
+def _listens(dashboard: Dashboard) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(dashboard.host, dashboard.host)  # noqa: S104
+    try:
+        socket.create_connection((host, dashboard.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _drain(tree: Tree, client: Redis, keys: Keys, asked: list[int]) -> None:
+    """Give the consumers time to read what was appended before the signal; a second signal ends the wait."""
+    deadline = monotonic() + DRAIN_SECONDS
+    try:
+        while len(asked) < 2 and not _caught_up(client, keys):
+            if monotonic() > deadline:
+                tree.say("not everything could be read in time; it is kept and read at the next start")
+                return
+            tree.pump()
+    except (*UNREACHABLE, RedisError):
+        tree.say("the server does not answer; what it holds is read at the next start")
+
+
+def _caught_up(client: Redis, keys: Keys) -> bool:
+    shards = client.get(keys.shards)
+    return all(_has_read_all(client, keys.events(shard)) for shard in range(int(shards) if shards else 1))
+
+
+def _has_read_all(client: Redis, stream: str) -> bool:
+    try:
+        last = client.xinfo_stream(stream)["last-generated-id"]
+        return all(group["last-delivered-id"] == last for group in client.xinfo_groups(stream))
+    except ResponseError as error:
+        if is_missing_group(error):  # nothing was ever appended
+            return True
+        raise
+
+
+@contextmanager
+def _stopped_in_order(tree: Tree) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for names in (("simulate",), GROUPS, ("api",), ("server",)):
+            tree.stop(*names, seconds=STOP_SECONDS)
