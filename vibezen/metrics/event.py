@@ -112,7 +112,8 @@ def check_metadata_size(metadata: Metadata) -> None:
 
 def check_metadata(metadata: Metadata) -> None:
     check_metadata_size(metadata)
-    for key, value in metadata.items():
+    items: Iterable[tuple[object, object]] = metadata.items()  # types are a promise, not a fact, at this door
+    for key, value in items:
         if not isinstance(key, str) or not is_name(key):
             raise InvalidEvent("metadata", f"{_shown(key)} is not a key; {_NAME_RULE}")
         if isinstance(value, str):

@@ -27,7 +27,8 @@ def load(package: str, name: str) -> Script:
 
 def run(client: "Redis", script: Script, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
     """Run it once. Never re-sent after a lost reply: whether that is safe, only the caller knows."""
+    execute: Any = client.execute_command  # redis-py leaves it untyped
     try:
-        return client.execute_command("EVALSHA", script.digest, len(keys), *keys, *args)
+        return execute("EVALSHA", script.digest, len(keys), *keys, *args)
     except NoScriptError:
-        return client.execute_command("EVAL", script.source, len(keys), *keys, *args)
+        return execute("EVAL", script.source, len(keys), *keys, *args)

@@ -1,0 +1,69 @@
+"""The buffer between `record()` and the sender: appended to without a lock, bounded, the oldest dropped first."""
+
+from collections import deque
+from contextlib import suppress
+
+from vibezen.metrics.event import Event
+from vibezen.metrics.producers.books import Books, Stats
+
+
+class Buffer:
+    """Events on their way to the sender, and the books about them.
+
+    `events` is appended to by any thread (a deque's append is one indivisible step) and taken from by one sender.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.events: deque[Event] = deque()
+        self.books = Books()
+
+    def drop_excess(self) -> None:
+        """Bring the buffer back to its bound after an append. Two threads at once may drop one more than needed;
+        every drop is counted."""
+        if len(self.events) > self.bound:
+            with suppress(IndexError):
+                self.events.popleft()
+                self.books.overflow.hit()
+
+    def take(self, limit: int) -> list[Event]:
+        """Up to `limit` of the oldest events; they are in flight from now on."""
+        taken: list[Event] = []
+        with self.books.changed:
+            # Appended one by one: overflow may empty the deque meanwhile, and what was popped must not be lost then.
+            with suppress(IndexError):
+                for _ in range(min(limit, len(self.events))):
+                    taken.append(self.events.popleft())  # noqa: PERF401
+            self.books.take_off(len(taken))
+        return taken
+
+    def drop_all(self, reason: str) -> None:
+        """Give up what is in flight and what waits."""
+        self.books.lost(reason)
+        while self.take(self.bound):
+            self.books.lost(reason)
+
+    def position(self) -> int:
+        """The position right after the newest event; see `open_before`."""
+        with self.books.changed:
+            return self.books.gone() + len(self.events)
+
+    def open_before(self, position: int) -> int:
+        """How many events before `position` are neither appended nor given up."""
+        with self.books.changed:
+            return self.books.open_before(position, len(self.events))
+
+    def wait_settled(self, position: int, seconds: float) -> int:
+        """Wait until every event before `position` is settled; returns how many still are not after `seconds`."""
+        with self.books.changed:
+            self.books.changed.wait_for(lambda: not self.books.open_before(position, len(self.events)), seconds)
+            return self.books.open_before(position, len(self.events))
+
+    def stats(self) -> Stats:
+        with self.books.changed:
+            return self.books.stats(len(self.events))
+
+    def start_anew(self) -> None:
+        """After fork, in the child: these events belong to the parent. The deque stays the same object."""
+        self.events.clear()
+        self.books = Books()

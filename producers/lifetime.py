@@ -1,0 +1,74 @@
+"""What the life of a process means for its producers: fork, the interpreter's end, a multiprocessing child's end."""
+
+import atexit
+import logging
+import os
+import sys
+import weakref
+from typing import Final, Protocol
+
+from vibezen.metrics.clock import monotonic
+
+CLOSE_DEADLINE: Final = 5.0
+"""Seconds that `flush`, `close` and the end of the interpreter wait for what is not appended yet."""
+
+log = logging.getLogger("vibezen.metrics.collector")
+
+
+class Closes(Protocol):
+    """A running sender."""
+
+    def ask_stop(self) -> None: ...
+    def close(self, deadline: float) -> int: ...
+
+
+class Forks(Protocol):
+    """A collector: in a forked child it becomes a producer of its own."""
+
+    def start_anew(self) -> None: ...
+
+
+# Senders are held here while they run: a collector that was let go of still delivers what it was told.
+_running: set[Closes] = set()
+_forking: weakref.WeakSet[Forks] = weakref.WeakSet()
+_child_exit_pid = 0
+
+
+def born(collector: Forks) -> None:
+    _forking.add(collector)
+
+
+def started(sender: Closes) -> None:
+    global _child_exit_pid
+    _running.add(sender)
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util and process and process.parent_process() and _child_exit_pid != os.getpid():
+        # multiprocessing ends its children with os._exit, which runs no atexit functions, only its own finalizers.
+        _child_exit_pid = os.getpid()
+        util.Finalize(None, _close_all, exitpriority=0)
+
+
+def ended(sender: Closes) -> None:
+    _running.discard(sender)
+
+
+def _close_all() -> None:
+    end = monotonic() + CLOSE_DEADLINE
+    senders = list(_running)
+    for sender in senders:
+        sender.ask_stop()
+    left = sum(sender.close(max(0.0, end - monotonic())) for sender in senders)
+    if left:
+        log.warning("%d metric events could not be delivered before the process ended", left)
+
+
+def _after_fork() -> None:
+    _running.clear()
+    for collector in list(_forking):
+        collector.start_anew()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
