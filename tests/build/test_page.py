@@ -24,7 +24,7 @@ def page() -> ModuleType:
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
     """A page whose build is finished and fresh, except for the stamp."""
-    for name in ("package.json", "src/main.tsx", "dist/index.html", "node_modules/x/index.js"):
+    for name in ("package.json", "src/main.tsx", "tests/a.test.ts", "dist/index.html", "node_modules/x/index.js"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -86,8 +86,8 @@ def test_missing_result_makes_it_stale(page: ModuleType, sources: Path) -> None:
     assert page.is_stale(sources)
 
 
-@pytest.mark.parametrize("ours", ["dist/index.html", "node_modules/x/index.js"])
-def test_results_and_modules_are_no_sources(page: ModuleType, sources: Path, ours: str) -> None:
+@pytest.mark.parametrize("ours", ["dist/index.html", "node_modules/x/index.js", "tests/a.test.ts"])
+def test_results_modules_and_tests_are_no_sources(page: ModuleType, sources: Path, ours: str) -> None:
     stamped(page, sources)
     (sources / ours).write_text("changed")
     assert not page.is_stale(sources)
