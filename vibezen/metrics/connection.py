@@ -5,16 +5,17 @@ that turned off. A call that is safe to repeat is repeated by the one who knows 
 """
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -31,8 +32,9 @@ from vibezen.metrics.errors import ConfigError, ServerUnavailable, ServerUnsuita
 
 DEFAULT_URL: Final = "redis://127.0.0.1:6379"
 SCHEMES: Final = ("redis", "rediss", "unix")
-MIN_REDIS: Final = (7, 0, 0)
-MIN_VALKEY: Final = (8, 0, 0)
+MIN_REDIS: Final = (7, 0)
+MIN_VALKEY: Final = (8, 0)
+KEEPS_ALL: Final = "noeviction"
 READ_TIMEOUT: Final = 10.0
 """Seconds until an answer is given up. Longer than any BLOCK we use."""
 MAX_BLOCK: Final = 2.0
@@ -43,6 +45,9 @@ UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError)
 """What a call raises when the server is away or its answer is lost. File errors are not among them."""
 REFUSALS: Final = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 """How a server begins its answer when it cannot take a write now but will again."""
+
+_PASSWORD = re.compile(r"(://[^:@/]*:).*@")  # up to the last @: a password may hold anything
+_PASSWORD_FIELD = re.compile(r"([?&]password=)[^&]*")  # how unix:// carries it
 
 
 class Endpoint(msgspec.Struct):
@@ -55,12 +60,14 @@ class Endpoint(msgspec.Struct):
 
 
 class ServerInfo(msgspec.Struct, frozen=True):
-    """`kind` is "redis" or "valkey"; `run_id` changes whenever the server starts anew or another takes its place."""
+    """`kind` is "redis" or "valkey"; `run_id` changes whenever the server starts anew or another takes its place.
+    `evicts`: when its memory is full, it would throw away keys by this policy instead of refusing to write."""
 
     kind: str
     version: str
     run_id: str
     used_memory: int
+    evicts: str | None = None
 
 
 def state_folder() -> Path:
@@ -93,16 +100,19 @@ def redis_url(settings: Settings) -> str:
 
 def redacted(url: str) -> str:
     """`url` without its password, for logs and errors."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    name = f"{parts.username}:***@" if parts.username else ":***@"
-    return urlunsplit(parts._replace(netloc=name + parts.netloc.rpartition("@")[2]))
+    return _PASSWORD_FIELD.sub(r"\1***", _PASSWORD.sub(r"\1***@", url))
 
 
 def _options(url: str, read_timeout: float) -> dict[str, Any]:
-    if urlsplit(url).scheme not in SCHEMES:
+    """What every client is made with; raises ConfigError for an address that cannot be one."""
+    if url.partition(":")[0] not in SCHEMES:
         raise ConfigError(f"redis.url = {redacted(url)!r}: expected redis://, rediss:// or unix://")
+    try:
+        parsed: dict[str, Any] = {**parse_url(url)}  # type: ignore[no-untyped-call]
+        # Building one connects to nothing; a pool would fail on a misspelt option only when it is first used.
+        parsed.pop("connection_class", redis.Connection)(**parsed)
+    except (ValueError, TypeError, RedisError) as error:
+        raise ConfigError(f"redis.url = {redacted(url)!r}: {str(error).rpartition('() ')[2]}") from None
     return {
         "socket_timeout": read_timeout,
         "socket_connect_timeout": CONNECT_TIMEOUT,
@@ -113,39 +123,38 @@ def _options(url: str, read_timeout: float) -> dict[str, Any]:
 
 def connect(url: str, *, read_timeout: float = READ_TIMEOUT) -> redis.Redis:
     """A client for one thread's use; connects on first use. Nothing it sends is ever re-sent by itself."""
-    try:
-        return redis.Redis.from_url(
-            url, **_options(url, read_timeout), retry=Retry(NoBackoff(), 0), single_connection_client=False
-        )
-    except ValueError as error:
-        raise ConfigError(f"redis.url = {redacted(url)!r}: {error}") from None
+    return redis.Redis.from_url(url, **_options(url, read_timeout), retry=Retry(NoBackoff(), 0))
 
 
 def connect_async(url: str, *, read_timeout: float = READ_TIMEOUT) -> redis.asyncio.Redis:
     """The same for an event loop."""
     from redis.asyncio.retry import Retry as AsyncRetry
 
-    try:
-        return redis.asyncio.Redis.from_url(url, **_options(url, read_timeout), retry=AsyncRetry(NoBackoff(), 0))
-    except ValueError as error:
-        raise ConfigError(f"redis.url = {redacted(url)!r}: {error}") from None
+    return redis.asyncio.Redis.from_url(url, **_options(url, read_timeout), retry=AsyncRetry(NoBackoff(), 0))
 
 
 def server_info(info: Mapping[str, Any]) -> ServerInfo:
     """From the answer of INFO."""
     kind = "valkey" if "valkey_version" in info else "redis"
     version = str(info.get("valkey_version") or info.get("redis_version", "0"))
-    return ServerInfo(kind, version, str(info.get("run_id", "")), int(info.get("used_memory", 0)))
+    policy = str(info.get("maxmemory_policy", KEEPS_ALL))
+    evicts = policy if int(info.get("maxmemory", 0)) and policy != KEEPS_ALL else None
+    return ServerInfo(kind, version, str(info.get("run_id", "")), int(info.get("used_memory", 0)), evicts)
 
 
 def check_suitable(server: ServerInfo, url: str) -> None:
     """Refuse what would lose data or lacks what we need."""
     floor = MIN_VALKEY if server.kind == "valkey" else MIN_REDIS
-    found = tuple(int(part) for part in server.version.split(".")[:3] if part.isdigit())
+    found = tuple(int(part) for part in re.findall(r"\d+", server.version)[:2])
     if found < floor:
-        needed = ".".join(map(str, floor[:2]))
+        needed = ".".join(map(str, floor))
         raise ServerUnsuitable(
             f"{redacted(url)}: {server.kind.capitalize()} {server.version} is too old; {needed} or newer is needed"
+        )
+    if server.evicts:
+        raise ServerUnsuitable(
+            f"{redacted(url)}: maxmemory-policy is {server.evicts}: a full server would throw events away; "
+            f"it must be {KEEPS_ALL}"
         )
 
 
