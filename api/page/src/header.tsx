@@ -48,7 +48,6 @@ function RangePicker({ desk }: { desk: Desk }) {
           key={key}
           href={rangeQuery(preset, location.search)}
           title={name}
-          aria-label={name}
           aria-current={chosen?.key === key ? "true" : undefined}
           onClick={(event) => pick(event, key)}
         >

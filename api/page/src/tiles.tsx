@@ -72,8 +72,9 @@ const VERDICTS = new Map([
 ]);
 
 function TileChange({ now, unit }: { now: MetricNow | undefined; unit: Unit }) {
-  const moved = change(now?.change, now?.better);
-  if (!now || !moved) return <p class="change">{now ? "nothing to compare yet" : "no data in this minute"}</p>;
+  if (!now?.count) return <p class="change">no events in this minute</p>;
+  const moved = change(now.change, now.better);
+  if (!moved) return <p class="change">nothing to compare yet</p>;
   const verdict = moved.good === null ? "" : VERDICTS.get(moved.good);
   const said = moved.direction === "steady" ? "steady" : `${moved.direction} ${moved.text}${verdict && `, ${verdict}`}`;
   return (

@@ -8,7 +8,7 @@ import { Tiles } from "../src/tiles";
 import type { MetricNow, Realtime } from "../src/wire";
 
 const metric = (values: Partial<MetricNow>): MetricNow => ({
-  family: "system", unit: "", kind: "counter", better: null, value: null, previous: null, change: null, count: null,
+  family: "system", unit: "", kind: "counter", better: null, value: null, previous: null, change: null, count: 100,
   rate: null, sum: null, mean: null, min: null, max: null, last: null, p50: null, p95: null, p99: null, ...values,
 });
 
@@ -80,6 +80,7 @@ test("a change is said in words, not by colour alone", () => {
   expect(words("tokens")).toContain("down 50%, better");
   expect(words("requests")).not.toContain("better");
   expect(words("error-rate")).toContain("nothing to compare yet");
+  expect(words("cost")).toContain("no events in this minute");
 });
 
 test("numbers follow the next answer without a new page", () => {
