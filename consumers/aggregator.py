@@ -58,7 +58,7 @@ class Aggregator:
             int(books.get(f"{taken.group}.{name}", 0))
             for name in ("entries", "events", "rejected", "too_old", "overflow")
         )
-        self._samples: dict[tuple[int, SeriesKey], Samples] = {}
+        self._samples: dict[int, dict[SeriesKey, Samples]] = {}
         self._count = 0
         self._odd: dict[WindowId, dict[SeriesKey, Window]] = {}
         self._since: float | None = None
@@ -83,35 +83,43 @@ class Aggregator:
             self._add(verdict.events, entry.producer, entry.arrived)
 
     def _add(self, events: Sequence[Event], producer: str | None, arrived: float) -> None:
-        """Put events where they count. Those that are late or weighted go one by one, all others by the slot."""
-        width = self._finest.seconds
+        """Put events where they count: by the slot, or one by one where they are late or weighted."""
+        times: list[float] = [event.ts for event in events]  # type: ignore[misc]  # a judged event has its time
         edge = self._edge(self._finest, arrived)
-        live_since = arrived - LIVE_AGE
-        key_of, samples = self._series.key, self._samples
-        oldest, newest = arrived + 2 * LIVE_AGE, 0.0
-        for event in events:
-            ts: float = event.ts  # type: ignore[assignment]  # a judged event has its time
-            key = key_of(event, producer)
+        width = self._finest.seconds
+        known, labels, gauges, key_of = self._series.known, self._series.labels, self._series.gauges, self._series.key
+        start, end = 0, 0
+        slot: dict[SeriesKey, Samples] = {}
+        for event, ts in zip(events, times, strict=True):
+            metric = event.metric
+            key = known.get((metric, *map(event.metadata.get, labels))) if metric not in gauges else None
+            if key is None:
+                key = key_of(event, producer)
             if ts < edge or event.sample_rate != 1.0 or event.count != 1:
                 self._add_odd(event, ts, key, arrived)
                 continue
-            slot = (int(ts // width), key)
-            held = samples.get(slot)
+            if not start <= ts < end:  # most events share their slot with the one before
+                start = int(ts // width) * width
+                end = start + width
+                slot = self._samples.setdefault(start, {})
+            held = slot.get(key)
             if held is None:
-                samples[slot] = ([event.value], [ts])
+                slot[key] = ([event.value], [ts])
             else:
                 held[0].append(event.value)
                 held[1].append(ts)
-            if ts >= live_since:
-                if ts < oldest:
-                    oldest = ts
-                if ts > newest:
-                    newest = ts
         self._events += len(events)
         self._count += len(events)
-        if newest:
-            self._oldest = oldest if self._oldest is None else min(self._oldest, oldest)
-            self._newest = newest if self._newest is None else max(self._newest, newest)
+        self._note_age(times, arrived)
+
+    def _note_age(self, times: list[float], arrived: float) -> None:
+        """Remember the record time of the live events, from which the page tells its delay."""
+        since = arrived - LIVE_AGE
+        if min(times) < since:
+            times = [ts for ts in times if ts >= since]
+        if times:
+            self._oldest = min(times) if self._oldest is None else min(self._oldest, min(times))
+            self._newest = max(times) if self._newest is None else max(self._newest, max(times))
 
     @staticmethod
     def _edge(width: Width, arrived: float) -> int:
@@ -133,7 +141,7 @@ class Aggregator:
     def wait_ms(self) -> int | None:
         if self._since is None:
             return None
-        if self._count >= COMMIT_SAMPLES or len(self._samples) >= self._policy.commit_series:
+        if self._count >= COMMIT_SAMPLES or sum(map(len, self._samples.values())) >= self._policy.commit_series:
             return 0
         return max(int((self._since + self._policy.commit_interval_seconds - self._now()) * 1000), 0)
 
@@ -154,16 +162,18 @@ class Aggregator:
     def _gathered(self) -> dict[WindowId, dict[SeriesKey, Window]]:
         """What came in since the last commit, per window of every width."""
         gathered = self._odd
-        fine = self._finest.seconds
-        for (slot, key), (values, times) in self._samples.items():
-            delta = window_of(values, times)
-            for width in self._widths:
-                start = slot * fine // width.seconds * width.seconds
-                into = gathered.setdefault((width.seconds, start), {})
-                present = into.get(key)
-                if present is None:
-                    present = into[key] = Window()
-                present.merge(delta)
+        for fine_start, slot in self._samples.items():
+            targets = [
+                gathered.setdefault((width.seconds, fine_start // width.seconds * width.seconds), {})
+                for width in self._widths
+            ]
+            for key, (values, times) in slot.items():
+                delta = window_of(values, times)
+                for into in targets:
+                    present = into.get(key)
+                    if present is None:
+                        present = into[key] = Window()
+                    present.merge(delta)
         return gathered
 
     def _write(self, changed: dict[WindowId, dict[SeriesKey, Window]]) -> None:

@@ -209,8 +209,10 @@ def test_a_replaced_owner_commits_nothing_and_shows_nothing(
     stale_entry(client, sleeper)
     successor = new_archiver()
     drain(successor)
+    told = books(client)
     with pytest.raises(Fenced):
         sleeper.commit()
+    assert books(client) == told
     assert values_on_disk(layout.root) == Counter([1.0, 2.0, 3.0])
     feed.append([event(4, NOON)])
     drain(successor)

@@ -7,9 +7,10 @@ verdict. All of them answer with a field and a reason.
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from vibezen.metrics.errors import InvalidEvent
 
@@ -37,7 +38,24 @@ _KNOWN_NAMES_BOUND = 10_000
 
 
 class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
-    """An event as it stands on a line. `ts`: Unix seconds; None only before the door has filled it in."""
+    """An event as it stands on a line. `ts`: Unix seconds; None only before the door has filled it in.
+
+    The bounds here are checked while decoding, where they cost nothing; names and the latest time are not among them.
+    """
+
+    metric: str
+    value: float
+    ts: Annotated[float, Meta(ge=MIN_TS)] | None = None
+    sample_rate: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 1
+    metadata: Annotated[
+        dict[str, Annotated[str, Meta(max_length=MAX_VALUE_CHARS)] | int | float | bool | None],
+        Meta(max_length=MAX_METADATA_KEYS),
+    ] = {}
+
+
+class UnboundedEvent(msgspec.Struct, forbid_unknown_fields=True):
+    """An event whose bounds `check_event` has yet to judge, in words that name the field."""
 
     metric: str
     value: float
@@ -126,7 +144,7 @@ def check_metadata(metadata: Metadata) -> None:
             raise InvalidEvent(f"metadata.{key}", f"{_shown(value)} is not a string, number, boolean or null")
 
 
-def check_event(event: Event, arrived: float) -> None:
+def check_event(event: Event | UnboundedEvent, arrived: float) -> None:
     """Every rule at once; raises InvalidEvent for the first that is broken."""
     check_metric(event.metric)
     check_value(event.value)
@@ -135,6 +153,17 @@ def check_event(event: Event, arrived: float) -> None:
     check_sample_rate(event.sample_rate)
     check_count(event.count)
     check_metadata(event.metadata)
+
+
+def lines_fit(payload: bytes) -> bool:
+    """Whether no line is longer than MAX_LINE_BYTES, without cutting the payload into lines."""
+    start = 0
+    while len(payload) - start > MAX_LINE_BYTES:
+        end = payload.rfind(b"\n", start, start + MAX_LINE_BYTES + 1)
+        if end < 0:
+            return False
+        start = end + 1
+    return True
 
 
 def check_line_size(line: bytes) -> None:

@@ -60,38 +60,35 @@ def label_text(value: MetadataValue) -> str | None:
 
 
 class SeriesTable:
-    """Finds an event's series key; remembers keys whose label values are all text, which is nearly all of them."""
+    """Finds an event's series key; remembers keys whose label values are all text, which is nearly all of them.
+
+    `known` maps (metric, label values…) to the key of every remembered series that carries no producer: the hot path
+    looks there first, and asks `key` for all others.
+    """
 
     def __init__(self, labels: Sequence[str] = DEFAULT_LABELS, gauges: Collection[str] = ()) -> None:
         self.labels = tuple(labels)
         self.gauges = frozenset(gauges)
-        self._known: dict[tuple[object, ...], SeriesKey] = {}
+        self.known: dict[tuple[object, ...], SeriesKey] = {}
 
     def key(self, event: Event, producer: str | None) -> SeriesKey:
         values = tuple(map(event.metadata.get, self.labels))
-        gauge_of = producer if event.metric in self.gauges else None
-        identity = (event.metric, gauge_of, *values)
-        known = self._known.get(identity)
-        return known if known is not None else self._make(event.metric, gauge_of, values, identity)
+        if event.metric in self.gauges:
+            return self._make(event.metric, values, producer)
+        identity = (event.metric, *values)
+        known = self.known.get(identity)
+        if known is None:
+            known = self._make(event.metric, values, None)
+            # Numbers stay out: 1, 1.0 and True are one dictionary key but three label values.
+            if all(value is None or type(value) is str for value in values):
+                if len(self.known) >= _CACHE_BOUND:
+                    self.known.clear()
+                self.known[identity] = known
+        return known
 
-    def _make(
-        self,
-        metric: str,
-        producer: str | None,
-        values: tuple[MetadataValue, ...],
-        identity: tuple[object, ...],
-    ) -> SeriesKey:
-        labels = {
-            name: text
-            for name, value in zip(self.labels, values, strict=True)
-            if (text := label_text(value)) is not None
-        }
+    def _make(self, metric: str, values: tuple[MetadataValue, ...], producer: str | None) -> SeriesKey:
+        texts = map(label_text, values)
+        labels = {name: text for name, text in zip(self.labels, texts, strict=True) if text is not None}
         if producer is not None:
             labels[PRODUCER] = producer
-        key = series_key(metric, labels)
-        # Numbers stay out: 1, 1.0 and True are one dictionary key but three label values.
-        if all(value is None or type(value) is str for value in values):
-            if len(self._known) >= _CACHE_BOUND:
-                self._known.clear()
-            self._known[identity] = key
-        return key
+        return series_key(metric, labels)

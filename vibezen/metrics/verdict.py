@@ -12,19 +12,17 @@ import msgspec
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import (
     MAX_AHEAD,
-    MAX_COUNT,
-    MAX_LINE_BYTES,
-    MAX_METADATA_KEYS,
-    MAX_VALUE_CHARS,
-    MIN_TS,
     Event,
+    UnboundedEvent,
     check_event,
     check_line_size,
     encode_lines,
     known_names,
+    lines_fit,
 )
 
 _decoder: Final = msgspec.json.Decoder(Event)
+_unbounded: Final = msgspec.json.Decoder(UnboundedEvent)
 
 
 class Rejected(NamedTuple):
@@ -63,34 +61,30 @@ def _judge_whole(payload: bytes, arrived: float) -> Verdict | None:
         events = _decoder.decode_lines(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if not events or payload.count(b"\n") != len(events) or payload[-1:] != b"\n" or _shares_a_line(payload):
-        return None
-    if len(payload) > MAX_LINE_BYTES and max(map(len, payload.split(b"\n"))) > MAX_LINE_BYTES:
+    if not events or not _one_per_line(payload, len(events)) or not lines_fit(payload):
         return None
     names = known_names()
     latest = arrived + MAX_AHEAD
-    # A value is never longer than its line: where all lines are short, no value needs to be measured.
-    measure = len(payload) > MAX_VALUE_CHARS * len(events) or len(max(payload.split(b"\n"), key=len)) > MAX_VALUE_CHARS
     for event in events:
-        ts, metadata = event.ts, event.metadata
-        if ts is None or not MIN_TS <= ts <= latest or event.metric not in names:
+        if event.ts is None or event.ts > latest or event.metric not in names:
             return None
-        if metadata and (len(metadata) > MAX_METADATA_KEYS or not names >= metadata.keys()):
-            return None
-        if not 0 < event.sample_rate <= 1 or not 1 <= event.count <= MAX_COUNT:
-            return None
-        if measure and any(type(v) is str and len(v) > MAX_VALUE_CHARS for v in metadata.values()):
+        if event.metadata and not names >= event.metadata.keys():
             return None
     return Verdict(events, payload, (), ())
 
 
-def _shares_a_line(payload: bytes) -> bool:
-    """Whether two objects may stand on one line.
+def _one_per_line(payload: bytes, events: int) -> bool:
+    """Whether each of the decoded objects stands on one line of its own.
 
-    The decoder also takes objects that share a line or span several. With as many newlines as objects, and at least one
-    newline between any two of them, none is left over to lie inside an object: each line is one event.
+    The decoder also takes objects that share a line or span several. Inside an object a closing brace is never followed
+    by an opening one, so with one newline less than objects between such braces, each newline parts two objects.
     """
-    return b"}{" in payload or b"} " in payload or b"}\t" in payload or b"\r" in payload
+    return (
+        payload.count(b"}\n{") == events - 1
+        and payload.count(b"\n") == events
+        and payload[:1] == b"{"
+        and payload[-2:] == b"}\n"
+    )
 
 
 def _judge_lines(payload: bytes, arrived: float) -> Verdict:
@@ -127,11 +121,22 @@ def decode_line(line: bytes, arrived: float) -> Event:
     except UnicodeDecodeError:
         raise InvalidEvent("event", "not valid UTF-8") from None
     except msgspec.ValidationError as bad:
-        raise InvalidEvent(*_field_of(str(bad))) from None
+        raise _explain(line, arrived, str(bad)) from None
     except msgspec.DecodeError as bad:
         raise InvalidEvent("event", f"not JSON: {bad}") from None
     check_event(event, arrived)
     return event
+
+
+def _explain(line: bytes, arrived: float, message: str) -> InvalidEvent:
+    """Which rule a decodable line breaks: ours where one of ours is broken, else the decoder's."""
+    try:
+        check_event(_unbounded.decode(line), arrived)
+    except InvalidEvent as bad:
+        return bad
+    except msgspec.ValidationError:
+        pass
+    return InvalidEvent(*_field_of(message))
 
 
 def _field_of(message: str) -> tuple[str, str]:
