@@ -1,4 +1,4 @@
-"""Which events are kept: family switches and sampling, looked up once per metric."""
+"""What `record()` decides before an event enters the buffer: is it well formed, is it wanted, is it sampled."""
 
 import random
 from collections.abc import Callable
@@ -6,7 +6,15 @@ from typing import Final
 
 from vibezen.metrics.catalogue import Family
 from vibezen.metrics.config import Settings
-from vibezen.metrics.event import check_metric, check_sample_rate
+from vibezen.metrics.errors import InvalidEvent
+from vibezen.metrics.event import (
+    Metadata,
+    MetadataValue,
+    check_metadata_size,
+    check_metric,
+    check_sample_rate,
+    check_value,
+)
 
 Route = tuple[str, float]
 """A metric's name as a plain string, and the share of its events to keep, or SWITCHED_OFF."""
@@ -16,7 +24,9 @@ LEFT_OUT: Final = 0.0
 SWITCHED_OFF: Final = -1.0
 """In place of a rate: not kept by sampling, or because the metric's family is switched off."""
 
-_BOUND: Final = 10_000
+_ROUTES_BOUND: Final = 10_000
+_EXACT_INT: Final = 2**53
+"""Integers up to here survive becoming a double."""
 
 
 class Gate:
@@ -42,7 +52,7 @@ class Gate:
         name = str.__str__(metric)  # of an enumeration the text alone
         family = self._catalogue[name].family if name in self._catalogue else self._family_of(routes)
         route = name, self._sampling.get(name, 1.0) if self._on[family] else SWITCHED_OFF
-        if len(routes) < _BOUND:
+        if len(routes) < _ROUTES_BOUND:
             routes[name] = route
         return route
 
@@ -60,3 +70,21 @@ class Gate:
         if given is not None:
             return given
         return keep if self._chance() < keep else LEFT_OUT
+
+
+def number(value: object) -> float:
+    """A value that is not a plain finite float: checked, and turned into one where its type would not survive."""
+    check_value(value)
+    assert isinstance(value, int | float)
+    return value if type(value) is int and -_EXACT_INT <= value <= _EXACT_INT else float(value)
+
+
+def copied(metadata: Metadata) -> dict[str, MetadataValue]:
+    """A copy, so that what the caller changes afterwards does not change the event."""
+    try:
+        check_metadata_size(metadata)
+        return dict(metadata)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidEvent):
+            raise
+        raise InvalidEvent("metadata", f"expected a mapping, not {type(metadata).__name__}") from None

@@ -60,7 +60,7 @@ def _encode_whole(events: Sequence[Event], now: float) -> bytes | None:
             return None
         metadata = [event.metadata for event in events if event.metadata]
         types = set(map(type, chain.from_iterable(map(dict.values, metadata))))
-        if not (types <= _PLAIN and known_names().issuperset(chain.from_iterable(metadata))):
+        if not (types <= _PLAIN and known_names().issuperset(set().union(*metadata))):
             return None
         payload = encode_lines(events)
     except _UNENCODABLE:

@@ -62,7 +62,7 @@ class Sender:
         # A lock as a binary semaphore: released to wake. Unlike an Event it may be touched in a signal handler.
         self._alarm = threading.Lock()
         self._alarm.acquire()
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._thread: threading.Thread | None = None
         if self._client is not None:
             # The parent's. Never closed here: its locks may be held by a thread that does not exist in this process.
@@ -79,12 +79,12 @@ class Sender:
         """Make sure that the thread runs. False when there can be none (no thread to be had, interpreter ending)."""
         with self._starting:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="vibezen-metrics-sender", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="vibezen-metrics-sender", daemon=True)
                 try:
-                    thread.start()
+                    self._thread.start()
                 except RuntimeError:
+                    self._thread = None
                     return False
-                self._thread = thread
                 lifetime.started(self)
             return True
 
