@@ -1,0 +1,96 @@
+"""The ASGI application: which route is answered by what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from vibezen.metrics.api.access import Access, Guard
+from vibezen.metrics.api.errors import HANDLERS, RETRY_AFTER, ApiError, error_response
+from vibezen.metrics.api.login import login_routes
+from vibezen.metrics.api.site import Site
+from vibezen.metrics.api.socket import live_socket
+from vibezen.metrics.api.stream import LiveResponse, live_stream
+
+if TYPE_CHECKING:
+    from vibezen.metrics.api.web import MetricsDashboard
+
+MAX_BODY: Final = 64 * 1024
+"""Bytes: no route here takes more than a token."""
+
+
+class Health(msgspec.Struct, omit_defaults=True):
+    status: str
+    reasons: list[str] = []
+
+
+def answer(content: Any, status: int = 200) -> Response:
+    headers = {"cache-control": "no-store"}
+    if status == 503:
+        headers["retry-after"] = str(RETRY_AFTER)
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
+
+
+def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
+    """The application; the dashboard is opened and closed by whoever serves it."""
+    return Starlette(
+        routes=[*_api_routes(dashboard), *login_routes(access), _unknown_api(), _site(dashboard)],
+        middleware=[Middleware(Guard, access)],
+        exception_handlers=HANDLERS,
+        max_body_size=MAX_BODY,
+    )
+
+
+def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
+    async def realtime(request: Request) -> Response:
+        return answer(dashboard.realtime())
+
+    async def history(request: Request) -> Response:
+        return answer(await dashboard.history(**request.query_params))
+
+    async def pipeline(request: Request) -> Response:
+        return answer(await dashboard.pipeline())
+
+    async def stream(request: Request) -> LiveResponse:
+        return await live_stream(request, dashboard.hub)
+
+    async def socket(websocket: WebSocket) -> None:
+        try:
+            await live_socket(websocket, dashboard.hub)
+        except ApiError as error:  # full, or closing: said before the connection is accepted
+            await websocket.send_denial_response(error_response(error))
+
+    async def healthz(request: Request) -> Response:
+        return answer(Health("ok"))
+
+    async def readyz(request: Request) -> Response:
+        trouble = dashboard.trouble
+        return answer(Health("ready") if trouble is None else Health("not ready", [trouble]), 503 if trouble else 200)
+
+    return [
+        Route("/api/metrics/realtime", realtime),
+        Route("/api/metrics/history", history),
+        Route("/api/pipeline", pipeline),
+        Route("/api/stream", stream),
+        WebSocketRoute("/ws", socket),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+    ]
+
+
+def _unknown_api() -> BaseRoute:
+    async def unknown(request: Request) -> Response:
+        raise ApiError(404, f"there is no {request.url.path} here")
+
+    return Route("/api/{rest:path}", unknown)
+
+
+def _site(dashboard: MetricsDashboard) -> BaseRoute:
+    return Mount("/", Site(enabled=dashboard.settings.dashboard.enabled))

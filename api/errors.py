@@ -1,0 +1,107 @@
+"""Every error the API answers with, in one shape: `{"error": {"code", "message", "field"?}}`."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from vibezen.metrics.connection import UNREACHABLE
+from vibezen.metrics.errors import ServerUnavailable, StoreError
+
+RETRY_AFTER: Final = 2
+"""Seconds after which a client should try again when Redis was away."""
+
+_CODES: Final = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    503: "unavailable",
+}
+
+
+class Detail(msgspec.Struct, omit_defaults=True):
+    """`code` is for programs, `message` one line for people, `field` the parameter that was wrong."""
+
+    code: str
+    message: str
+    field: str | None = None
+
+
+class Body(msgspec.Struct):
+    error: Detail
+
+
+class ApiError(Exception):
+    """An answer that is not the one asked for."""
+
+    def __init__(self, status: int, message: str, *, code: str | None = None, field: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = Detail(code or _CODES.get(status, "error"), message, field)
+
+
+class BadParameter(ApiError):
+    """A parameter is missing, unknown or impossible."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(400, message, code="bad_parameter", field=field)
+
+
+class Away(ApiError):
+    """Redis does not answer now; trying again is right."""
+
+    def __init__(self, message: str = "no Redis or Valkey answers") -> None:
+        super().__init__(503, message)
+
+
+def error_response(error: ApiError) -> Response:
+    headers = {"cache-control": "no-store"}
+    if error.status == 503:
+        headers["retry-after"] = str(RETRY_AFTER)
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = msgspec.json.encode(Body(error.detail))
+    return Response(body, error.status, headers, media_type="application/json")
+
+
+async def _on_api_error(request: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_response(error)
+
+
+async def _on_http_error(request: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = error_response(ApiError(error.status_code, error.detail))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_redis_error(request: HTTPConnection, error: Exception) -> Response:
+    return error_response(Away())
+
+
+async def _on_store_error(request: HTTPConnection, error: Exception) -> Response:
+    return error_response(ApiError(503, str(error)))
+
+
+async def _on_any_error(request: Request, error: Exception) -> Response:
+    """What we did not foresee; Starlette raises it again afterwards, so that it is logged with its place."""
+    return error_response(ApiError(500, "something went wrong on the server; its log says what", code="internal"))
+
+
+HANDLERS: Final[Mapping[Any, Callable[[Any, Exception], Awaitable[Response]]]] = {
+    ApiError: _on_api_error,
+    HTTPException: _on_http_error,
+    RedisError: _on_redis_error,
+    ServerUnavailable: _on_redis_error,
+    StoreError: _on_store_error,
+    **dict.fromkeys(UNREACHABLE, _on_redis_error),
+    Exception: _on_any_error,
+}

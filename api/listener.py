@@ -1,0 +1,87 @@
+"""The listening socket, and uvicorn around it without its signal handling."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from vibezen.metrics.errors import AddressInUse
+
+USER_TIMEOUT_MS: Final = 30_000
+"""After this long without the client taking anything in, the kernel gives the connection up: nothing else frees a
+client that stopped reading (seen with uvicorn: pings and closing both wait behind what it does not read)."""
+SEND_BUFFER: Final = 64 * 1024
+"""Bytes the kernel holds for one client; by default it grows to megabytes."""
+GRACEFUL_SECONDS: Final = 5
+MAX_MESSAGE: Final = 64 * 1024
+"""Bytes in one WebSocket message from a client."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; whatever it accepts inherits its options. Raises AddressInUse in one line."""
+    where = f"{host or '*'}:{port}"
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        raise AddressInUse(f"{where}: the host name is not known") from None
+    family, kind, protocol, _, address = min(found, key=lambda one: one[0] is not socket.AF_INET)
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        bound.bind(address)
+        bound.listen(2048)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(f"{where}: the port is taken by another program; choose one with --port") from None
+        raise AddressInUse(f"{where}: {(error.strerror or str(error)).lower()}") from None
+    bound.setblocking(False)
+    return bound
+
+
+class Server(uvicorn.Server):
+    """Says when it listens and before it closes, and closes when what it serves is not `alive` any more.
+
+    Signals are the caller's: uvicorn would end the process with them.
+    """
+
+    def __init__(self, app: ASGIApp, closing: Callable[[], None], alive: Callable[[], bool]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws="websockets-sansio",
+                ws_max_size=MAX_MESSAGE,
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=GRACEFUL_SECONDS,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+            )
+        )
+        self.listening = asyncio.Event()
+        self._closing, self._alive = closing, alive
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or not self._alive()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Streams end before uvicorn waits for them to.
+        self._closing()
+        await super().shutdown(sockets)

@@ -1,0 +1,82 @@
+"""The login page: takes the token out of the link's fragment, which no server and no log ever sees, and makes it a
+cookie. The page `/` sends those here who have none."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from vibezen.metrics.api.access import Access
+from vibezen.metrics.api.errors import ApiError
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>VIBEZEN Metrics: log in</title>
+<h1>VIBEZEN Metrics</h1>
+<p id="said" role="status">Open the link that was printed when the server started, or paste its token here.</p>
+<form id="login">
+<label>Token <input id="token" type="password" autocomplete="current-password" required></label>
+<button>Log in</button>
+</form>
+<script src="login.js"></script>
+</html>
+"""
+
+_SCRIPT: Final = """\
+const said = document.getElementById("said");
+async function login(token) {
+  const answer = await fetch("login", { method: "POST", body: token });
+  if (answer.ok) location.replace("./");
+  else said.textContent = (await answer.json()).error.message;
+}
+async function fromLink() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (token) {
+    history.replaceState(null, "", location.pathname);
+    return login(token);
+  }
+  // A link on another site leads here even those who are logged in: their cookie does not travel with it.
+  if ((await fetch("api/metrics/realtime", { method: "HEAD" })).status !== 401) location.replace("./");
+}
+document.getElementById("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  login(document.getElementById("token").value.trim());
+});
+addEventListener("hashchange", fromLink);
+fromLink();
+"""
+
+COOKIE_SECONDS: Final = 365 * 86_400
+
+
+def login_routes(access: Access) -> list[BaseRoute]:
+    """Empty where no token is needed."""
+    if access.token is None:
+        return []
+
+    async def page(request: Request) -> Response:
+        return Response(_PAGE, media_type="text/html", headers={"cache-control": "no-cache"})
+
+    async def script(request: Request) -> Response:
+        return Response(_SCRIPT, media_type="text/javascript", headers={"cache-control": "no-cache"})
+
+    async def login(request: Request) -> Response:
+        token = (await request.body()).decode(errors="replace").strip()
+        if not access.is_token(token):
+            raise ApiError(401, "that is not this server's token")
+        response = Response(status_code=204, headers={"cache-control": "no-store"})
+        secure = request.url.scheme == "https"
+        response.set_cookie(
+            access.cookie, token, max_age=COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure
+        )
+        return response
+
+    return [
+        Route("/login", page),
+        Route("/login", login, methods=["POST"]),
+        Route("/login.js", script),
+    ]

@@ -1,0 +1,141 @@
+"""`GET /api/pipeline`: shards, groups, positions, lag and owners, as Redis has them now."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from vibezen.metrics.connection import is_missing_group, server_info
+from vibezen.metrics.keys import AGGREGATE, GROUPS, Keys
+from vibezen.metrics.storage import MetricsStorage
+from vibezen.metrics.window_reader import shard_count
+
+
+class Group(msgspec.Struct):
+    """One group on one shard. `lag`: entries not committed yet, null when the server cannot tell. `owner`: who holds
+    the lease now. `too_old` and `overflow` are the aggregator's."""
+
+    owner: str | None
+    epoch: int
+    position: str
+    lag: int | None
+    entries: int
+    events: int
+    rejected: int
+    updated: float | None
+    too_old: int | msgspec.UnsetType = msgspec.UNSET
+    overflow: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class Shard(msgspec.Struct):
+    """`length` in entries; `bytes` of memory the stream takes; `dead`: dead letters."""
+
+    shard: int
+    length: int
+    bytes: int | None
+    last_id: str
+    dead: int
+    groups: dict[str, Group]
+
+
+class Store(msgspec.Struct):
+    id: str
+    path: str
+    free_bytes: int
+
+
+class Server(msgspec.Struct):
+    version: str
+    server: str
+    used_memory: int
+
+
+class Pipeline(msgspec.Struct):
+    at: float
+    shards: list[Shard]
+    store: Store
+    redis: Server
+
+
+_NOTHING: Final = "0-0"
+
+
+async def pipeline(client: Redis, keys: Keys, storage: MetricsStorage, configured_shards: int, now: float) -> Pipeline:
+    shards = await shard_count(client, keys, configured_shards)
+    info: Any = await client.info()
+    server = server_info(info)
+    return Pipeline(
+        at=now,
+        shards=[await _shard(client, keys, shard) for shard in range(shards)],
+        store=await asyncio.to_thread(_store, storage),
+        redis=Server(server.version, server.kind, server.used_memory),
+    )
+
+
+async def _shard(client: Redis, keys: Keys, shard: int) -> Shard:
+    stream = keys.events(shard)
+    pipe = client.pipeline(transaction=False)
+    pipe.xinfo_stream(stream)
+    pipe.xinfo_groups(stream)
+    pipe.memory_usage(stream)
+    pipe.hlen(keys.dead(shard))
+    pipe.hgetall(keys.books(shard))
+    for group in GROUPS:
+        pipe.get(keys.lease(shard, group))
+    answers: list[Any] = await pipe.execute(raise_on_error=False)
+    about, groups, memory, dead, books, *owners = map(_present, answers)
+    about = about or {}
+    known = {group["name"].decode(): group for group in groups or []}
+    return Shard(
+        shard=shard,
+        length=about.get("length", 0),
+        bytes=memory,
+        last_id=_text(about.get("last-generated-id")) or _NOTHING,
+        dead=dead,
+        groups={
+            group: _group(group, known.get(group, {}), books, _text(owner))
+            for group, owner in zip(GROUPS, owners, strict=True)
+        },
+    )
+
+
+def _present(answer: Any) -> Any:
+    """None for a stream or group that is not there; any other error is raised."""
+    if isinstance(answer, ResponseError) and is_missing_group(answer):
+        return None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _group(name: str, about: Mapping[str, Any], books: Mapping[bytes, bytes], owner: str | None) -> Group:
+    def number(what: str) -> int:
+        return int(books.get(f"{name}.{what}".encode(), 0))
+
+    updated = books.get(f"{name}.updated".encode())
+    group = Group(
+        owner=owner,
+        epoch=number("epoch"),
+        position=_text(about.get("last-delivered-id")) or _NOTHING,
+        lag=about.get("lag"),
+        entries=number("entries"),
+        events=number("events"),
+        rejected=number("rejected"),
+        updated=float(updated) if updated else None,
+    )
+    if name == AGGREGATE:
+        group.too_old, group.overflow = number("too_old"), number("overflow")
+    return group
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
+
+
+def _store(storage: MetricsStorage) -> Store:
+    disk = os.statvfs(storage.path)
+    return Store(storage.layout.read().id, str(storage.path), disk.f_bavail * disk.f_frsize)

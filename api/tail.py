@@ -1,0 +1,104 @@
+"""The end of the live stream, as Redis has it: where it stands, what came, and the windows behind it."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from vibezen.metrics.api.journal import Change, change_of, joined
+from vibezen.metrics.api.position import EntryNumber, Position, entry_id, entry_number
+from vibezen.metrics.connection import MAX_BLOCK
+from vibezen.metrics.errors import MetricsError
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.live import FIELD, Frame, decode_frame
+from vibezen.metrics.window_reader import Fetched, fetch, shard_count
+
+READ_COUNT: Final = 16
+"""Entries taken in one read: an entry may hold a megabyte."""
+
+
+class Standing(NamedTuple):
+    """A stream as it is now. `added`: entries ever added, which only a new stream makes smaller."""
+
+    first: EntryNumber | None = None
+    last: EntryNumber = (0, 0)
+    added: int = 0
+
+
+class Entries(NamedTuple):
+    """What one read brought. `frames` holds None for an entry that is no frame we can read."""
+
+    position: Position
+    frames: list[tuple[EntryNumber, Frame | None]]
+    more: bool
+
+
+class Tail:
+    """Reads of the live and the alert stream and of the windows; `commands` for short calls, `reader` for blocking."""
+
+    def __init__(self, commands: Redis, reader: Redis, keys: Keys, shards: int) -> None:
+        self._commands, self._reader, self._keys, self._shards = commands, reader, keys, shards
+
+    async def standing(self) -> Standing:
+        return await self._standing(self._keys.frames)
+
+    async def end(self) -> Position:
+        """The position behind everything there is."""
+        live = await self._standing(self._keys.frames)
+        alerts = await self._standing(self._keys.transitions)
+        return Position(live.last, alerts.last)
+
+    async def _standing(self, stream: str) -> Standing:
+        try:
+            info: Any = await self._commands.xinfo_stream(stream)
+        except ResponseError as error:
+            if "no such key" in str(error):
+                return Standing()
+            raise
+        first = entry_number(info["first-entry"][0]) if info["first-entry"] else None
+        return Standing(first, entry_number(info["last-generated-id"]), int(info["entries-added"]))
+
+    async def read(self, after: Position, *, wait: bool) -> Entries:
+        """What came after a position; waits up to MAX_BLOCK seconds for the first entry when asked to."""
+        streams: dict[Any, Any] = {
+            self._keys.frames: entry_id(after.live),
+            self._keys.transitions: entry_id(after.alert),
+        }
+        block = int(MAX_BLOCK * 1000) if wait else None
+        answer: Any = await self._reader.xread(streams, count=READ_COUNT, block=block)
+        live = answer.get(self._keys.frames.encode(), [])
+        alerts = answer.get(self._keys.transitions.encode(), [])
+        frames = [(entry_number(entry), _frame(fields)) for entry, fields in live]
+        position = Position(
+            frames[-1][0] if frames else after.live,
+            entry_number(alerts[-1][0]) if alerts else after.alert,
+        )
+        return Entries(position, frames, len(live) == READ_COUNT or len(alerts) == READ_COUNT)
+
+    async def between(self, start: EntryNumber, stop: EntryNumber, width: int) -> Change | None:
+        """What frames after `start`, up to and with `stop`, changed; None when `start` is no longer there."""
+        change = Change()
+        lower, first = entry_id(start), True
+        while True:
+            answer: Any = await self._commands.xrange(self._keys.frames, lower, entry_id(stop), count=READ_COUNT)
+            if first and (not answer or entry_number(answer[0][0]) != start):
+                return None
+            frames = (_frame(fields) for _, fields in (answer[1:] if first else answer))
+            change = joined([change, *(change_of(frame, width) for frame in frames if frame)])
+            if len(answer) < READ_COUNT:
+                return change
+            lower, first = "(" + answer[-1][0].decode(), False
+
+    async def windows(self, width: int, starts: Iterable[int]) -> AsyncIterator[list[Fetched]]:
+        """Stored windows of all shards."""
+        shards = await shard_count(self._commands, self._keys, self._shards)
+        async for batch in fetch(self._commands, self._keys, shards, width, list(starts)):
+            yield batch
+
+
+def _frame(fields: dict[bytes, bytes]) -> Frame | None:
+    try:
+        return decode_frame(fields[FIELD.encode()])
+    except (KeyError, ValueError, MetricsError):  # msgspec's errors are ValueErrors
+        return None

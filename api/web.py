@@ -1,0 +1,238 @@
+"""The dashboard as programs start it: `MetricsDashboard` answers questions, `WebDashboard` serves them over HTTP."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, Self
+
+import anyio
+
+from vibezen.metrics.api.access import Access, access_for
+from vibezen.metrics.api.app import build
+from vibezen.metrics.api.history import History, history
+from vibezen.metrics.api.hub import Hub
+from vibezen.metrics.api.listener import Server, listen
+from vibezen.metrics.api.pipeline import Pipeline, pipeline
+from vibezen.metrics.api.question import parse_question
+from vibezen.metrics.api.realtime import Realtime
+from vibezen.metrics.api.state import LiveState
+from vibezen.metrics.api.tail import Tail
+from vibezen.metrics.clock import Clock, wall
+from vibezen.metrics.config import Settings, load
+from vibezen.metrics.connection import check_suitable, connect_async, redacted, redis_url, server_info
+from vibezen.metrics.errors import StoreMismatch
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.storage import MetricsStorage
+from vibezen.metrics.up import DEMO_VARIABLE
+from vibezen.metrics.window_reader import shard_count
+
+HISTORIES: Final = 4
+"""Questions about history that are computed at the same time; more wait their turn."""
+CLOSE_SECONDS: Final = 2.0
+"""Until connections to Redis are given up on closing."""
+
+
+class MetricsDashboard:
+    """Answers from Redis: metrics now and over time, and how the pipeline does. Open it as a context manager.
+
+    `demo`: the traffic is simulated, and every answer says so. Without settings, those that hold here apply.
+    """
+
+    def __init__(
+        self,
+        storage: MetricsStorage,
+        *,
+        settings: Settings | None = None,
+        demo: bool = False,
+        clock: Clock = wall,
+    ) -> None:
+        self.storage = storage
+        self.settings = settings if settings is not None else load(storage_dir=storage.path)
+        self._clock = clock
+        self._keys = Keys(self.settings.redis.prefix)
+        self._catalogue = self.settings.catalogue()
+        self._url = redis_url(self.settings)
+        self._commands = connect_async(self._url)
+        self._reader = connect_async(self._url)
+        self._histories = asyncio.Semaphore(HISTORIES)
+        self._following: asyncio.Task[None] | None = None
+        finest = self.settings.aggregation.widths[0].seconds
+        self.hub = Hub(
+            LiveState(finest, self._catalogue, version=_version(), demo=demo, clock=clock),
+            Tail(self._commands, self._reader, self._keys, self.settings.streams.shards),
+            self._check,
+        )
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot answer now, in one line; None when it can."""
+        return self.hub.trouble
+
+    async def __aenter__(self) -> Self:
+        self._following = asyncio.create_task(self.hub.run(), name="live feed")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._following is not None
+        self.hub.close()
+        self._following.cancel()
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
+        finally:
+            with anyio.move_on_after(CLOSE_SECONDS):
+                await self._commands.aclose()
+                await self._reader.aclose()
+
+    def is_alive(self) -> bool:
+        """Whether the live feed is followed; what it died of is raised on closing."""
+        return self._following is not None and not self._following.done()
+
+    def realtime(self) -> Realtime:
+        """Every metric now. Raises errors.Away while Redis does not answer."""
+        return self.hub.realtime()
+
+    async def history(self, /, **parameters: str) -> History:
+        """One metric over time; parameters as in the address of `/api/metrics/history`. Raises errors.BadParameter."""
+        now = self._clock()
+        question = parse_question(parameters, self.settings, now)
+        async with self._histories:
+            shards = await shard_count(self._commands, self._keys, self.settings.streams.shards)
+            kind = self._catalogue[question.metric].kind
+            return await history(self._commands, self._keys, shards, question, kind, now)
+
+    async def pipeline(self) -> Pipeline:
+        """Shards, groups, positions, lag and owners."""
+        return await pipeline(self._commands, self._keys, self.storage, self.settings.streams.shards, self._clock())
+
+    async def _check(self) -> None:
+        """See that the server may be used, and that it belongs to our store."""
+        check_suitable(server_info(await self._commands.info()), self._url)
+        known: Any = await self._commands.get(self._keys.store)
+        ours = self.storage.layout.read().id
+        if known is not None and known.decode() != ours:
+            raise StoreMismatch(
+                f"{self.storage.path} is store {ours}, but {redacted(self._url)} holds events of store {known.decode()}"
+            )
+
+
+class WebDashboard:
+    """Serves a dashboard. `host` and `port` win over the settings; port 0 takes a free one."""
+
+    def __init__(self, dashboard: MetricsDashboard, *, host: str | None = None, port: int | None = None) -> None:
+        served = dashboard.settings.dashboard
+        self._dashboard = dashboard
+        self._host = served.host if host is None else host
+        self._port = served.port if port is None else port
+        self._access: Access | None = None
+        self._server: Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, once started."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        here = ("", "0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - compared, not bound
+        host = "localhost" if self._host in here else self._host
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    @property
+    def link(self) -> str:
+        """The same, and it logs in where a token is needed. A secret then: for a person's eyes, not for a log."""
+        token = self._access.token if self._access else None
+        return f"{self.url}/login#token={token}" if token else self.url
+
+    async def start(self) -> None:
+        """Serve in the running event loop; returns once listening.
+
+        Raises AddressInUse when the port is taken, StoreError when the storage folder cannot be used. That Redis is
+        away is no error: `/readyz` says so until it is back.
+        """
+        if self._server is not None:
+            raise RuntimeError("a dashboard can be started once")
+        self._dashboard.storage.open()
+        bound = listen(self._host, self._port)
+        try:
+            self._server = server = self._make_server(bound)
+        except BaseException:
+            bound.close()
+            raise
+        self._serving = asyncio.create_task(self._run(server, bound), name="dashboard")
+        listening = asyncio.create_task(server.listening.wait())
+        try:
+            await asyncio.wait([self._serving, listening], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not listening.done():
+                listening.cancel()
+                await self.stop()
+
+    def _make_server(self, bound: socket.socket) -> Server:
+        address, self._port = bound.getsockname()[:2]
+        self._access = access_for(self._host, address, self._port, self._dashboard.storage.path)
+        return Server(build(self._dashboard, self._access), self._dashboard.hub.close, self._dashboard.is_alive)
+
+    async def _run(self, server: Server, bound: socket.socket) -> None:
+        async with self._dashboard:
+            await server.serve([bound])
+
+    async def stop(self) -> None:
+        """End every stream and stop listening; done within some seconds, also when clients do not read."""
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def serve(self, started: Callable[["WebDashboard"], None] | None = None) -> None:
+        """Serve until Ctrl-C or SIGTERM; blocks, and belongs to the main thread. Calls `started` once listening."""
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._serve(started))
+
+    async def _serve(self, started: Callable[["WebDashboard"], None] | None) -> None:
+        asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, asked.set)
+        async with self:
+            if started is not None:
+                started(self)
+            assert self._serving is not None
+            ended = asyncio.create_task(asked.wait())
+            await asyncio.wait([ended, self._serving], return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+
+
+def serve(settings: Settings, host: str | None = None, port: int | None = None) -> None:
+    """The role `api`: serve until Ctrl-C or SIGTERM. Says on standard output where, once it listens."""
+    dashboard = MetricsDashboard(
+        MetricsStorage(settings.storage_dir), settings=settings, demo=os.environ.get(DEMO_VARIABLE) == "1"
+    )
+    WebDashboard(dashboard, host=host, port=port).serve(lambda web: print(f"Dashboard: {web.link}", flush=True))
+
+
+def _version() -> str:
+    try:
+        return version("vibezen-metrics")
+    except PackageNotFoundError:  # run from a folder that was never installed
+        return "unknown"
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
