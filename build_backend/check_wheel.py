@@ -18,13 +18,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = "vibezen/metrics/api/page/dist/"
 NEVER = re.compile(r"node_modules|/page/(?!dist/)|__pycache__|\.py[co]$|(^|/)tests/")
 
-FACE = """
-import importlib.util, vibezen, vibezen.metrics as face
-assert vibezen.__file__ is None, "vibezen must stay a namespace: other parts of VIBEZEN stand beside this one"
-for name in face.__all__:
-    getattr(face, name)
+CORE = """
+import importlib.util, vibezen
+assert not getattr(vibezen, "__file__", None), "vibezen must stay a namespace: others stand beside us"
+from vibezen.metrics import MetricsCollector, MetricsStorage, MetricType
 taken = [name for name in ("api", "producers", "consumers", "page", "backend") if importlib.util.find_spec(name)]
 assert not taken, f"top-level names that would collide with applications: {taken}"
+"""
+FACE = """
+import vibezen.metrics as face
+for name in face.__all__:
+    getattr(face, name)
 """
 
 
@@ -77,17 +81,30 @@ def assets_of(index: str) -> set[str]:
 
 
 def check_use(python: Path, wheel: Path, away: Path) -> None:
-    """Install and use the wheel where no file of the checkout can help."""
-    subprocess.run([python, "-m", "pip", "install", "-q", wheel], check=True)
+    """Install and use the wheel where no file of the checkout can help: its core alone, then with all extras."""
+    _pip(python, "install", wheel)
+    _use(python, away, "-c", CORE)
+    _use(python, away, "-m", "vibezen.metrics", "version")
+    _pip(python, "install", f"{wheel}[all]")
+    _use(python, away, "-c", FACE)
+
+
+def _use(python: Path, away: Path, *use: str) -> None:
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    for use in (["-c", FACE], ["-m", "vibezen.metrics", "version"]):
-        subprocess.run([python, "-W", "error", *use], cwd=away, env=alone, check=True, stdout=subprocess.DEVNULL)
+    command = [str(python), "-W", "error", *use]
+    done = subprocess.run(command, cwd=away, env=alone, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise WheelError(f"wheel: installed alone it fails at\n{' '.join(use)}\n{done.stderr}")
+
+
+def _pip(python: str | Path, *command: str | Path) -> None:
+    subprocess.run([python, "-m", "pip", "--disable-pip-version-check", *command, "-q"], check=True)
 
 
 def _environment(folder: Path) -> Path:
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "--upgrade", "pip", "setuptools>=77"], check=True)
+    _pip(python, "install", "--upgrade", "pip", "setuptools>=77")
     return python
 
 
@@ -101,7 +118,7 @@ def _source_archive(python: Path, folder: Path) -> Path:
 
 
 def _wheel(source: Path, folder: Path) -> Path:
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source], check=True)
+    _pip(sys.executable, "wheel", "--no-deps", "-w", folder, source)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
