@@ -22,12 +22,11 @@ from vibezen.metrics.api.realtime import Realtime
 from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.api.tail import Tail
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Settings, load
+from vibezen.metrics.config import DEMO_VARIABLE, Settings, load
 from vibezen.metrics.connection import check_suitable, connect_async, redacted, redis_url, server_info
 from vibezen.metrics.errors import StoreMismatch
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.storage import MetricsStorage
-from vibezen.metrics.up import DEMO_VARIABLE
 from vibezen.metrics.window_reader import shard_count
 
 HISTORIES: Final = 4

@@ -23,6 +23,8 @@ from vibezen.metrics.series import DEFAULT_LABELS
 
 FILE_NAME: Final = "vibezen.yaml"
 ENVIRONMENT_PREFIX: Final = "VIBEZEN_METRICS__"
+DEMO_VARIABLE: Final = "VIBEZEN_METRICS_DEMO"
+"""Set to 1 by `up --demo`: the API then says on the page that its traffic is simulated."""
 STORAGE_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "STORAGE_DIR"
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]  # bounded, since waiting for `.inf` seconds is an error

@@ -4,7 +4,6 @@ Everything that can be wrong is looked at before a child starts. Stopping follow
 once both groups have read everything, who consumes, then who serves, at last the server.
 """
 
-import errno
 import fcntl
 import os
 import signal
@@ -21,8 +20,10 @@ from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from vibezen.metrics.api.access import access_for
+from vibezen.metrics.api.listener import listen
 from vibezen.metrics.clock import monotonic
-from vibezen.metrics.config import ENVIRONMENT_PREFIX, Dashboard, Settings
+from vibezen.metrics.config import DEMO_VARIABLE, ENVIRONMENT_PREFIX, Dashboard, Settings
 from vibezen.metrics.connection import UNREACHABLE, Endpoint, check_server, connect, endpoint_file, is_missing_group
 from vibezen.metrics.embedded import EmbeddedServer, private_folder
 from vibezen.metrics.errors import AddressInUse, StoreError, StoreInUse, StoreMismatch
@@ -32,8 +33,6 @@ from vibezen.metrics.processes import Tree
 
 DEMO_FOLDER: Final = "metrics_demo"
 DEMO_PREFIX: Final = "vibezen-demo"
-DEMO_VARIABLE: Final = "VIBEZEN_METRICS_DEMO"
-"""Tells the API to say on the page that its traffic is simulated."""
 LOCK_FILE: Final = ".up.lock"
 """In the storage folder; held for as long as `up` runs, and empty after it ended as it should."""
 DRAIN_SECONDS: Final = 10.0
@@ -50,8 +49,8 @@ class Screen(Protocol):
 
     def line(self, role: str, text: str) -> None: ...
 
-    def banner(self, settings: Settings, url: str, *, demo: bool) -> None:
-        """Everything answers now; say where."""
+    def banner(self, settings: Settings, server: str, token: str | None, *, demo: bool) -> None:
+        """Everything answers now; say where. `server`: address of Redis. `token`: what the page asks for."""
 
 
 def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = None) -> None:
@@ -64,7 +63,8 @@ def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = Non
         settings = _of_its_own(settings)
     store_id = Layout(settings.storage_dir).create().id
     with only_one(settings.storage_dir) as earlier_was_killed, _stop_signals() as asked:
-        check_address(settings.dashboard, FREED_SECONDS if earlier_was_killed else 0.0)
+        bound = check_address(settings.dashboard, FREED_SECONDS if earlier_was_killed else 0.0)
+        token = access_for(settings.dashboard.host, bound, settings.dashboard.port, settings.storage_dir).token
         with closing(Tree("up", screen.line)) as tree:
             url = settings.redis.url or _start_server(tree, settings.storage_dir)
             with closing(connect(url)) as client, _stopped_in_order(tree):
@@ -72,7 +72,7 @@ def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = Non
                 _check_store(client, settings, store_id)
                 _start_roles(tree, settings, url, simulate)
                 with nullcontext() if demo else _endpoint(settings, url):
-                    _watch(tree, asked, settings.dashboard, lambda: screen.banner(settings, url, demo=demo))
+                    _watch(tree, asked, settings.dashboard, lambda: screen.banner(settings, url, token, demo=demo))
                     tree.stop("simulate", seconds=STOP_SECONDS)
                     _drain(tree, client, Keys(settings.redis.prefix), asked)
 
@@ -123,26 +123,17 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def check_address(dashboard: Dashboard, patience: float = 0.0) -> None:
-    """See that the API will be able to listen; raises AddressInUse. `patience`: seconds to wait for a busy port."""
-    where = f"{dashboard.host}:{dashboard.port}"
+def check_address(dashboard: Dashboard, patience: float = 0.0) -> str:
+    """See that the API will be able to listen, and on which address; raises AddressInUse. `patience`: seconds to wait
+    for a port that will soon be free."""
     deadline = monotonic() + patience
     while True:
         try:
-            family, kind, _, _, address = socket.getaddrinfo(
-                dashboard.host, dashboard.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            with socket.socket(family, kind) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-            return
-        except socket.gaierror:
-            raise AddressInUse(f"{where}: the host name is not known") from None
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise AddressInUse(f"{where}: {(error.strerror or str(error)).lower()}") from None
+            with listen(dashboard.host, dashboard.port) as bound:
+                return str(bound.getsockname()[0])
+        except AddressInUse:
             if monotonic() > deadline:
-                raise AddressInUse(f"{where}: the port is taken by another program; choose one with --port") from None
+                raise
         time.sleep(POLL_SECONDS)
 
 

@@ -5,6 +5,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from vibezen.metrics.commands.version import installed_version
 from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import redacted
 
@@ -14,7 +15,7 @@ WIDTH: Final = max(map(len, STYLES))
 FIRST_EVENT: Final = """\
 from vibezen.metrics import MetricsCollector
 with MetricsCollector() as collector:
-    collector.record("response_time", 120, {"provider": "openai", "model": "gpt-5"})"""
+    collector.record_nowait("response_time", 120, {"provider": "openai"})"""
 
 
 class TerminalScreen:
@@ -26,25 +27,23 @@ class TerminalScreen:
     def line(self, role: str, text: str) -> None:
         self._console.print(Text.assemble((f"{role:<{WIDTH}} | ", STYLES.get(role, "")), text))
 
-    def banner(self, settings: Settings, url: str, *, demo: bool) -> None:
+    def banner(self, settings: Settings, server: str, token: str | None, *, demo: bool) -> None:
+        title = Text.assemble(
+            (f"VIBEZEN Metrics {installed_version()}", "bold"), " - simulated traffic" if demo else ""
+        )
+        link = dashboard_url(settings) + (f"/login#token={token}" if token else "")
+        rows = {"Dashboard": Text(link, "bold cyan"), "Redis": redacted(server), "Store": str(settings.storage_dir)}
         say = self._console.print
-        say()
-        say(Text("VIBEZEN Metrics", "bold"), Text("(demo: the traffic is simulated)" if demo else "", "yellow"))
-        say()
-        say("  Dashboard ", Text(dashboard_url(settings), "bold cyan"))
-        say("  Redis     ", redacted(url))
-        say("  Store     ", str(settings.storage_dir))
-        say()
+        say("", title, "", sep="\n")
+        for name, value in rows.items():
+            say(f"  {name:<10}", value)
         if demo:
-            say("  For your own events: vibezen-metrics up")
+            say("", "  For your own events: vibezen-metrics up", sep="\n")
         else:
-            say("  Send a first event from another terminal:")
-            say()
+            say("", "  Send a first event from another terminal:", "", sep="\n")
             for line in FIRST_EVENT.splitlines():
-                say("    " + line, style="cyan")
-        say()
-        say("  Ctrl-C ends everything; what was recorded stays.")
-        say()
+                say(f"    {line}", style="cyan")
+        say("", "  Ctrl-C ends everything; what was recorded stays.", "", sep="\n")
 
 
 def dashboard_url(settings: Settings) -> str:

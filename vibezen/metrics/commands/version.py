@@ -1,8 +1,16 @@
 """`vibezen-metrics version`"""
 
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+
+
+def installed_version() -> str:
+    try:
+        return version_of("vibezen-metrics")
+    except PackageNotFoundError:
+        return "(not installed)"
+
 
 def version() -> None:
     """Print the version."""
-    from importlib.metadata import version
-
-    print(f"vibezen-metrics {version('vibezen-metrics')}")
+    print(f"vibezen-metrics {installed_version()}")
