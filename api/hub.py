@@ -194,7 +194,7 @@ class Hub:
         entries = await self._tail.read(self.position, wait=True)
         if entries.frames:
             self._take(entries)
-            await anyio.sleep(self._framed_at + FRAME_INTERVAL - monotonic())
+            await anyio.sleep(max(0.0, self._framed_at + FRAME_INTERVAL - monotonic()))
             more = True
             while more:
                 entries = await self._tail.read(self.position, wait=False)
