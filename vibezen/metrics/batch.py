@@ -4,11 +4,13 @@ Two shapes are read alike: a batch (fields `v producer seq n events stats`) and 
 (`XADD … * metric response_time value 120 provider openai`).
 """
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from vibezen.metrics.errors import InvalidEvent
-from vibezen.metrics.event import MAX_BATCH_EVENTS, encoder
+from vibezen.metrics.event import MAX_BATCH_EVENTS, encoder, is_name, shown
 
 FORMAT_VERSION: Final = 1
 MAX_SEQ: Final = 2**53 - 1
@@ -18,6 +20,8 @@ EntryId = str
 """`<milliseconds>-<number>`, as Redis writes it."""
 
 _PLAIN_NUMBERS = ("value", "ts", "sample_rate")
+# float() alone would take spaces, underscores, foreign digits and "nan".
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
 
 
 class Entry(NamedTuple):
@@ -65,7 +69,7 @@ def _read_batch(name: EntryId, fields: Mapping[bytes, bytes]) -> Entry:
     version = _number(fields, b"v", 1, MAX_SEQ)
     if version != FORMAT_VERSION:
         raise InvalidEvent("v", f"format version {version} is not known; this version reads {FORMAT_VERSION}")
-    producer = fields.get(b"producer", b"").decode("utf-8", "replace")
+    producer = _text("producer", fields.get(b"producer", b""))
     if not 1 <= len(producer) <= 200:
         raise InvalidEvent("producer", "expected an id of 1 to 200 characters")
     seq = _number(fields, b"seq", 1, MAX_SEQ)
@@ -86,7 +90,8 @@ def _plain_line(fields: Mapping[bytes, bytes]) -> bytes:
     event: dict[str, object] = {}
     metadata: dict[str, str] = {}
     for raw_key, raw in fields.items():
-        key, text = raw_key.decode("utf-8", "replace"), raw.decode("utf-8", "replace")
+        key = _text("entry", raw_key)
+        text = _text(key, raw)
         if key in _PLAIN_NUMBERS:
             event[key] = _float(key, text)
         elif key == "count":
@@ -101,10 +106,19 @@ def _plain_line(fields: Mapping[bytes, bytes]) -> bytes:
 
 
 def _float(field: str, text: str) -> float:
+    if not _NUMBER.match(text):
+        raise InvalidEvent(field, f"{shown(text)} is not a number")
+    number = float(text)
+    if not math.isfinite(number):
+        raise InvalidEvent(field, f"{shown(text)} is not a finite number")
+    return number
+
+
+def _text(field: str, raw: bytes) -> str:
     try:
-        return float(text)
-    except ValueError:
-        raise InvalidEvent(field, f"{text[:40]!r} is not a number") from None
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise InvalidEvent(field if is_name(field) else "entry", f"{shown(raw)} is not valid UTF-8") from None
 
 
 def cut_lines(payload: bytes, lines: int) -> bytes:

@@ -22,10 +22,14 @@ MAX_BATCH_BYTES: Final = 1024 * 1024
 MAX_BATCH_EVENTS: Final = 1000
 MIN_TS: Final = 946_684_800.0
 """2000-01-01T00:00:00Z: an older time is a unit mistake, not history."""
+MAX_TS: Final = 253_402_300_800.0
+"""10000-01-01T00:00:00Z: from there on no calendar has a partition for it, whatever an entry ID claims."""
 MAX_AHEAD: Final = 3600.0
 """Seconds an event may lie ahead of the time it arrived."""
-MAX_COUNT: Final = 2**53
-"""Above this a double no longer holds every integer."""
+MAX_COUNT: Final = 2**32
+"""Keeps the counts of a window, which add up, below the 64 bits of their stored form."""
+MIN_SAMPLE_RATE: Final = 1e-9
+"""One sample in a billion. The inverse of a rate is a weight: that of the smallest double would be infinite."""
 
 MetadataValue = str | int | float | bool | None
 Metadata = Mapping[str, MetadataValue]
@@ -45,8 +49,8 @@ class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True, omit_defaults=
 
     metric: str
     value: float
-    ts: Annotated[float, Meta(ge=MIN_TS)] | None = None
-    sample_rate: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    ts: Annotated[float, Meta(ge=MIN_TS, lt=MAX_TS)] | None = None
+    sample_rate: Annotated[float, Meta(ge=MIN_SAMPLE_RATE, le=1)] = 1.0
     count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 1
     metadata: Annotated[
         dict[str, Annotated[str, Meta(max_length=MAX_VALUE_CHARS)] | int | float | bool | None],
@@ -86,41 +90,47 @@ def known_names() -> set[str]:
 
 def check_metric(metric: object) -> None:
     if not isinstance(metric, str) or not is_name(metric):
-        raise InvalidEvent("metric", f"{_shown(metric)} is not a metric name; {_NAME_RULE}")
+        raise InvalidEvent("metric", f"{shown(metric)} is not a metric name; {_NAME_RULE}")
 
 
 def check_value(value: object) -> None:
     """In Python booleans count as 0 and 1."""
     if not isinstance(value, int | float):
-        raise InvalidEvent("value", f"{_shown(value)} is not a number")
+        raise InvalidEvent("value", f"{shown(value)} is not a number")
+    if not _is_finite(value):
+        raise InvalidEvent("value", f"{shown(value)} is not a finite number")
+
+
+def _is_finite(number: float) -> bool:
+    """Whether it is a finite double; a whole number may be too large for one."""
     try:
-        finite = math.isfinite(value)
+        return math.isfinite(number)
     except OverflowError:
-        finite = False
-    if not finite:
-        raise InvalidEvent("value", f"{_shown(value)} is not a finite number")
+        return False
 
 
 def check_ts(ts: object, arrived: float) -> None:
     """`arrived`: Unix seconds of the door's clock, or of the stream entry."""
-    if isinstance(ts, bool) or not isinstance(ts, int | float) or not math.isfinite(ts):
-        raise InvalidEvent("ts", f"{_shown(ts)} is not a finite number of Unix seconds")
+    if isinstance(ts, bool) or not isinstance(ts, int | float) or not _is_finite(ts):
+        raise InvalidEvent("ts", f"{shown(ts)} is not a finite number of Unix seconds")
     if ts < MIN_TS:
-        raise InvalidEvent("ts", f"{ts!r} is before 2000-01-01; expected Unix seconds")
+        raise InvalidEvent("ts", f"{shown(ts)} is before 2000-01-01; expected Unix seconds")
     if ts > arrived + MAX_AHEAD:
         raise InvalidEvent(
-            "ts", f"{ts!r} is more than 1 h ahead of its arrival at {arrived:.3f}; expected Unix seconds"
+            "ts", f"{shown(ts)} is more than 1 h ahead of its arrival at {arrived:.3f}; expected Unix seconds"
         )
+    if ts >= MAX_TS:
+        raise InvalidEvent("ts", f"{shown(ts)} is after the year 9999; expected Unix seconds")
 
 
 def check_sample_rate(rate: object) -> None:
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
-        raise InvalidEvent("sample_rate", f"{_shown(rate)} is not in (0, 1]")
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not MIN_SAMPLE_RATE <= rate <= 1:
+        raise InvalidEvent("sample_rate", f"{shown(rate)} is not in (0, 1], or below one in a billion")
 
 
 def check_count(count: object) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_COUNT:
-        raise InvalidEvent("count", f"{_shown(count)} is not a whole number from 1 to 2**53")
+        raise InvalidEvent("count", f"{shown(count)} is not a whole number from 1 to 2**32")
 
 
 def check_metadata_size(metadata: Metadata) -> None:
@@ -133,7 +143,7 @@ def check_metadata(metadata: Metadata) -> None:
     items: Iterable[tuple[object, object]] = metadata.items()  # types are a promise, not a fact, at this door
     for key, value in items:
         if not isinstance(key, str) or not is_name(key):
-            raise InvalidEvent("metadata", f"{_shown(key)} is not a key; {_NAME_RULE}")
+            raise InvalidEvent("metadata", f"{shown(key)} is not a key; {_NAME_RULE}")
         if isinstance(value, str):
             if len(value) > MAX_VALUE_CHARS:
                 raise InvalidEvent(f"metadata.{key}", f"{len(value)} characters; at most {MAX_VALUE_CHARS} are allowed")
@@ -141,7 +151,7 @@ def check_metadata(metadata: Metadata) -> None:
             if not math.isfinite(value):
                 raise InvalidEvent(f"metadata.{key}", f"{value!r} is not a finite number")
         elif value is not None and not isinstance(value, int):
-            raise InvalidEvent(f"metadata.{key}", f"{_shown(value)} is not a string, number, boolean or null")
+            raise InvalidEvent(f"metadata.{key}", f"{shown(value)} is not a string, number, boolean or null")
 
 
 def check_event(event: Event | UnboundedEvent, arrived: float) -> None:
@@ -176,6 +186,10 @@ def encode_lines(events: Iterable[Event]) -> bytes:
     return encoder.encode_lines(events)
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
+def shown(value: object) -> str:
+    """A value as an error names it: one line, not too long."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "..."

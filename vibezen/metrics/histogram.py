@@ -38,7 +38,8 @@ def buckets_of(magnitudes: Iterable[float]) -> Buckets:
 
 def value_of(bucket: int) -> float:
     """The value a bucket stands for: 2·low·high / (low + high)."""
-    return 2.0 ** ((bucket + 1) / _PER_OCTAVE) * 2.0 / (1.0 + _BASE)
+    # From the lower bound: the upper one of the last bucket is beyond a double.
+    return 2.0 ** (bucket / _PER_OCTAVE) * (2.0 * _BASE / (1.0 + _BASE))
 
 
 def add_buckets(into: Buckets, other: Mapping[int, Weight]) -> None:
@@ -70,7 +71,11 @@ class Distribution:
         position = q * max(self.running[-1] - 1, 0)
         low = self._at(math.floor(position))
         share = position - math.floor(position)
-        return low if share == 0 else low + (self._at(math.floor(position) + 1) - low) * share
+        if share == 0:
+            return low
+        high = self._at(math.floor(position) + 1)
+        # Not low + (high - low) * share: the difference of two doubles may be beyond a double.
+        return min(low * (1 - share) + high * share, high)
 
     def _at(self, position: float) -> float:
         """The value of the sample number `position` (from 0) in ascending order."""

@@ -49,6 +49,10 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 def decode_frame(data: bytes) -> Frame:
+    """Raises MetricsError when the data is damaged or of a format this version does not know."""
     if data[:1] != FRAME_VERSION:
         raise MetricsError(f"a live frame has format {data[:1].hex()}, this version reads {FRAME_VERSION.hex()}")
-    return _decoder.decode(memoryview(data)[1:])
+    try:
+        return _decoder.decode(memoryview(data)[1:])
+    except msgspec.MsgspecError as error:
+        raise MetricsError(f"a live frame is damaged: {error}") from None

@@ -16,13 +16,18 @@ from vibezen.metrics.event import (
     UnboundedEvent,
     check_event,
     check_line_size,
+    check_ts,
     encode_lines,
     known_names,
     lines_fit,
+    shown,
 )
 
 _decoder: Final = msgspec.json.Decoder(Event)
 _unbounded: Final = msgspec.json.Decoder(UnboundedEvent)
+_UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises. Bytes that are not UTF-8 and deep nesting come as Python's own errors."""
+_UNKNOWN_FIELD: Final = "Object contains unknown field `"
 
 
 class Rejected(NamedTuple):
@@ -59,7 +64,7 @@ def _judge_whole(payload: bytes, arrived: float) -> Verdict | None:
     """The fast path: every line is a good event with its time. None when any is not; judge line by line then."""
     try:
         events = _decoder.decode_lines(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNDECODABLE:
         return None
     if not events or not _one_per_line(payload, len(events)) or not lines_fit(payload):
         return None
@@ -92,21 +97,28 @@ def _judge_lines(payload: bytes, arrived: float) -> Verdict:
     lines: list[bytes] = []
     rejected: list[Rejected] = []
     raw = payload.split(b"\n")
-    if raw and not raw[-1].strip():
+    if not raw[-1]:
         raw.pop()
     for number, line in enumerate(raw):
         try:
             event = decode_line(line, arrived)
+            kept = line.strip() if event.ts is not None else _timed(event, arrived)
         except InvalidEvent as bad:
             rejected.append(Rejected(number, str(bad), line))
             continue
-        if event.ts is None:
-            event.ts = arrived
-            line = encode_lines((event,))[:-1]
         events.append(event)
-        lines.append(line.strip())
+        lines.append(kept)
     whole = b"".join(line + b"\n" for line in lines)
     return Verdict(events, whole, lines, rejected)
+
+
+def _timed(event: Event, arrived: float) -> bytes:
+    """Give an event its time and write it anew; the new line must keep the rules too, or nobody could read it again."""
+    check_ts(arrived, arrived)
+    event.ts = arrived
+    line = encode_lines((event,))[:-1]
+    check_line_size(line)
+    return line
 
 
 def decode_line(line: bytes, arrived: float) -> Event:
@@ -134,12 +146,15 @@ def _explain(line: bytes, arrived: float, message: str) -> InvalidEvent:
         check_event(_unbounded.decode(line), arrived)
     except InvalidEvent as bad:
         return bad
-    except msgspec.ValidationError:
-        pass
+    except _UNDECODABLE:
+        pass  # broken in more than one way; the first is told
     return InvalidEvent(*_field_of(message))
 
 
 def _field_of(message: str) -> tuple[str, str]:
     """msgspec's "Expected `float`, got `str` - at `$.value`" as (field, reason)."""
+    if message.startswith(_UNKNOWN_FIELD):
+        # The name is foreign text: it may hold anything, of any length.
+        return "event", f"unknown field {shown(message.removeprefix(_UNKNOWN_FIELD)[:-1])}"
     reason, _, path = message.partition(" - at `$")
     return path.strip("`.") or "event", reason

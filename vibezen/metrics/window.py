@@ -15,11 +15,14 @@ from vibezen.metrics.histogram import Buckets, Distribution, Weight, add_buckets
 
 BLOB_VERSION: Final = b"\x01"
 
+_isfinite = math.isfinite
+
 
 class Window(msgspec.Struct, array_like=True, gc=False):
     """One series in one window. `count` is whole unless samples were weighted; `last` belongs to the newest `last_ts`.
 
-    The sum is `total + carry`: two doubles that together lose nothing that matters.
+    The sum is `total + carry`: two doubles that together lose nothing that matters. A sum that leaves the range of a
+    double becomes infinite, and not a number once both infinities meet in it.
     """
 
     count: Weight = 0
@@ -74,6 +77,9 @@ class Window(msgspec.Struct, array_like=True, gc=False):
 
     def _add(self, value: float) -> None:
         total = self.total + value
+        if not _isfinite(total):
+            self.total, self.carry = total, 0.0
+            return
         if abs(self.total) >= abs(value):
             self.carry += (self.total - total) + value
         else:
@@ -92,7 +98,15 @@ def window_of(values: Sequence[float], times: Sequence[float]) -> Window:
         above = [v for v in values if v > 0]
         below = [-v for v in values if v < 0]
         positive, negative, zero = buckets_of(above), buckets_of(below), len(values) - len(above) - len(below)
-    return Window(len(values), math.fsum(values), 0.0, low, high, last, last_ts, zero, positive, negative)
+    return Window(len(values), sum_of(values), 0.0, low, high, last, last_ts, zero, positive, negative)
+
+
+def sum_of(values: Sequence[float]) -> float:
+    """The sum, correctly rounded; infinite where it leaves the range of a double."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return sum(values)
 
 
 def merged(windows: Iterable[Window]) -> Window:
@@ -113,6 +127,10 @@ def to_blob(window: Window) -> bytes:
 
 
 def from_blob(blob: bytes) -> Window:
+    """Raises MetricsError when the blob is damaged or of a format this version does not know."""
     if blob[:1] != BLOB_VERSION:
         raise MetricsError(f"a stored window has format {blob[:1].hex()}, this version reads {BLOB_VERSION.hex()}")
-    return _decoder.decode(memoryview(blob)[1:])
+    try:
+        return _decoder.decode(memoryview(blob)[1:])
+    except msgspec.MsgspecError as error:
+        raise MetricsError(f"a stored window is damaged: {error}") from None
