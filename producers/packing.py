@@ -32,8 +32,8 @@ BATCH_EVENTS: Final = 500
 Refuse = Callable[[InvalidEvent], None]
 
 _PLAIN: Final = frozenset((str, int, bool, float, type(None)))
-_UNENCODABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
-"""What encoding raises: a type without a JSON form, a lone surrogate, a number beyond 64 bits."""
+_UNENCODABLE: Final = (TypeError, ValueError, OverflowError)
+"""What encoding raises: a type without a JSON form, a lone surrogate."""
 
 
 def pack(events: Sequence[Event], now: float, refuse: Refuse) -> list[Batch]:

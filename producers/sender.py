@@ -219,7 +219,8 @@ class Sender:
     def _tell_trouble(self, error: Exception) -> None:
         if not self._trouble:
             self._trouble = True
-            reason, bound = str(error).partition("\n")[0], self._buffer.bound
+            reason = str(error).partition("\n")[0].removeprefix(f"{self._address}: ")
+            bound = self._buffer.bound
             log.warning("metrics cannot be sent to %s (%s); keeping up to %d events", self._address, reason, bound)
 
     def _tell_recovery(self) -> None:

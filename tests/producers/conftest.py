@@ -1,0 +1,66 @@
+"""What the producers' tests share: collectors that end with their test, and what arrived in the stream."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+import redis
+
+from vibezen.metrics.batch import Entry, read_entry
+from vibezen.metrics.config import Settings
+from vibezen.metrics.event import Event
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.producers.collector import MetricsCollector
+
+
+class MakeCollector(Protocol):
+    def __call__(self, url: str, **settings: Any) -> MetricsCollector: ...
+
+
+class Arrived:
+    """Reads what is in the stream of a shard."""
+
+    def __init__(self, client: redis.Redis, shard: int = 0) -> None:
+        self.client = client
+        self._stream = Keys().events(shard)
+
+    def entries(self) -> list[Entry]:
+        found: Any = self.client.xrange(self._stream)
+        return [read_entry(entry_id, fields) for entry_id, fields in found]
+
+    def events(self) -> list[Event]:
+        decoder = msgspec.json.Decoder(Event)
+        return [event for entry in self.entries() for event in decoder.decode_lines(entry.payload)]
+
+    def values(self) -> list[float]:
+        return [event.value for event in self.events()]
+
+    def stats(self) -> list[dict[str, Any]]:
+        found: Any = self.client.xrange(self._stream)
+        return [msgspec.json.decode(fields[b"stats"]) for _, fields in found]
+
+
+@pytest.fixture
+def arrived(client: redis.Redis) -> Arrived:
+    return Arrived(client)
+
+
+@pytest.fixture
+def make_collector() -> Iterator[MakeCollector]:
+    """`make_collector(url, buffer_size=10)`: a collector that is closed, quickly, when the test ends."""
+    with ExitStack() as made:
+
+        def make(url: str, **settings: Any) -> MetricsCollector:
+            collector = MetricsCollector(settings=Settings(**settings), redis_url=url)
+            made.callback(collector.close_sync, 0.5)
+            return collector
+
+        yield make
+
+
+@pytest.fixture
+def collector(make_collector: MakeCollector, redis_url: str) -> MetricsCollector:
+    """Sends on `flush` only, or when the test ends."""
+    return make_collector(redis_url, buffer_size=100_000, flush_interval_seconds=3600.0)
