@@ -139,7 +139,7 @@ def test_environment_overrides_by_path(variable: str, text: str, value: Callable
         ("{flush_interval_seconds: .inf}", "vibezen.metrics.flush_interval_seconds = inf: expected `float` <= "),
         ("{flush_interval_seconds: .nan}", "vibezen.metrics.flush_interval_seconds = nan: expected `float` > 0.0"),
         ("{alerts: {error_rate_threshold: 5}}", "vibezen.metrics.alerts.error_rate_threshold = 5: expected `float` <="),
-        ("{sampling: {cost: 1, tokens: 0}}", "vibezen.metrics.sampling.tokens = 0: expected `float` > 0.0"),
+        ("{sampling: {cost: 1, tokens: 0}}", "vibezen.metrics.sampling.tokens = 0: expected `float` >= 1e-09"),
         ("{metrics: {a: {kind: sum}}}", "vibezen.metrics.metrics.a.kind = 'sum': invalid enum value 'sum'"),
         ("{aggregation: {widths: [{seconds: 10}]}}", "vibezen.metrics.aggregation.widths[0] = its value: object miss"),
         ("{aggregation: {widths: []}}", "vibezen.metrics.aggregation.widths: expected at least one width"),

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from vibezen.metrics.catalogue import Catalogue, MetricSpec
 from vibezen.metrics.errors import ConfigError
-from vibezen.metrics.event import MAX_BATCH_EVENTS, is_name
+from vibezen.metrics.event import MAX_BATCH_EVENTS, MIN_SAMPLE_RATE, is_name
 from vibezen.metrics.keys import DEFAULT_PREFIX
 from vibezen.metrics.series import DEFAULT_LABELS
 
@@ -29,7 +29,7 @@ STORAGE_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "STORAGE_DIR"
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]  # bounded, since waiting for `.inf` seconds is an error
 Share = Annotated[float, Meta(ge=0, le=1)]
-Rate = Annotated[float, Meta(gt=0, le=1)]
+Rate = Annotated[float, Meta(ge=MIN_SAMPLE_RATE, le=1)]
 Count = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
