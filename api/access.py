@@ -88,6 +88,14 @@ def access_for(host: str, bound: str, port: int, storage: Path) -> Access:
     )
 
 
+def page_url(host: str, port: int, token: str | None = None) -> str:
+    """Where a browser on this machine finds the page of a server told to listen on `host`. With a token it logs in,
+    and is a secret then: for a person's eyes, not for a log."""
+    here = ("", "0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - compared, not bound
+    name = "localhost" if host in here else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}" + (f"/login#token={token}" if token else "")
+
+
 def token_of(storage: Path) -> str:
     """The store's token, made at first use, readable by its owner alone."""
     path = storage / TOKEN_FILE

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 import anyio
 
-from vibezen.metrics.api.access import Access, access_for
+from vibezen.metrics.api.access import Access, access_for, page_url
 from vibezen.metrics.api.app import build
 from vibezen.metrics.api.history import History, history
 from vibezen.metrics.api.hub import Hub
@@ -139,15 +139,12 @@ class WebDashboard:
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
-        here = ("", "0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - compared, not bound
-        host = "localhost" if self._host in here else self._host
-        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+        return page_url(self._host, self._port)
 
     @property
     def link(self) -> str:
         """The same, and it logs in where a token is needed. A secret then: for a person's eyes, not for a log."""
-        token = self._access.token if self._access else None
-        return f"{self.url}/login#token={token}" if token else self.url
+        return page_url(self._host, self._port, self._access.token if self._access else None)
 
     async def start(self) -> None:
         """Serve in the running event loop; returns once listening.

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from vibezen.metrics.api.access import access_for
+from vibezen.metrics.api.access import access_for, page_url
 from vibezen.metrics.api.listener import listen
 from vibezen.metrics.clock import monotonic
 from vibezen.metrics.config import DEMO_VARIABLE, ENVIRONMENT_PREFIX, Dashboard, Settings
@@ -178,8 +178,8 @@ def _start_roles(tree: Tree, settings: Settings, url: str, simulate: Sequence[st
 @contextmanager
 def _endpoint(settings: Settings, url: str) -> Iterator[None]:
     """Let other programs of this user find us."""
-    served = f"http://{settings.dashboard.host}:{settings.dashboard.port}"
-    mine = msgspec.json.encode(Endpoint(url, os.getpid(), str(settings.storage_dir), served))
+    page = page_url(settings.dashboard.host, settings.dashboard.port)
+    mine = msgspec.json.encode(Endpoint(url, os.getpid(), str(settings.storage_dir), page))
     file = endpoint_file()
     private_folder(file.parent)
     publish(file, mine)

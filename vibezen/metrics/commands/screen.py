@@ -5,6 +5,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from vibezen.metrics.api.access import page_url
 from vibezen.metrics.commands.version import installed_version
 from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import redacted
@@ -31,7 +32,7 @@ class TerminalScreen:
         title = Text.assemble(
             (f"VIBEZEN Metrics {installed_version()}", "bold"), " - simulated traffic" if demo else ""
         )
-        link = dashboard_url(settings) + (f"/login#token={token}" if token else "")
+        link = page_url(settings.dashboard.host, settings.dashboard.port, token)
         rows = {"Dashboard": Text(link, "bold cyan"), "Redis": redacted(server), "Store": str(settings.storage_dir)}
         say = self._console.print
         say("", title, "", sep="\n")
@@ -44,10 +45,3 @@ class TerminalScreen:
             for line in FIRST_EVENT.splitlines():
                 say(f"    {line}", style="cyan")
         say("", "  Ctrl-C ends everything; what was recorded stays.", "", sep="\n")
-
-
-def dashboard_url(settings: Settings) -> str:
-    """Where a browser on this machine finds the page."""
-    here = ("127.0.0.1", "0.0.0.0", "::1", "::", "")  # noqa: S104 - compared, not bound
-    host = "localhost" if settings.dashboard.host in here else settings.dashboard.host
-    return f"http://{host}:{settings.dashboard.port}"

@@ -1,0 +1,268 @@
+"""`up`: one command, everything; refused in one line when it cannot be; nothing lost or left behind when it ends."""
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.feeding import lines_on_disk, values_on_disk
+from tests.support.processes import RoleProcess, StartRole
+from tests.support.servers import StartServer
+from tests.support.waiting import WaitUntil
+from vibezen.metrics.commands.screen import FIRST_EVENT
+from vibezen.metrics.connection import Endpoint, connect, endpoint_file, running_endpoint
+from vibezen.metrics.embedded import EmbeddedServer
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+StartUp = Callable[..., RoleProcess]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def start_up(start_role: StartRole, wait_until: WaitUntil, free_port: int, store: Path) -> StartUp:
+    """`start_up(*arguments)`: a running `up` on `free_port` and `store`, its banner shown."""
+
+    def start(*arguments: str) -> RoleProcess:
+        up = start_role("up", "--storage-dir", str(store), "--port", str(free_port), *arguments)
+        wait_until(lambda: "Ctrl-C ends everything" in up.said or not up.running())
+        assert up.running(), up.said
+        return up
+
+    return start
+
+
+def interrupt(up: RoleProcess) -> int:
+    """Ctrl-C; the exit code."""
+    os.kill(up.pid, signal.SIGINT)
+    return up.wait()
+
+
+def ask(port: int, path: str) -> Any:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}{path}").json()
+    except httpx.TransportError:
+        return {}
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """Process id → command line of every living child."""
+    said = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = (line.split(None, 3) for line in said.splitlines())
+    return {int(row[0]): row[3] for row in rows if int(row[1]) == pid and not row[2].startswith("Z")}
+
+
+def is_alive(pid: int) -> bool:
+    said = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(said.strip()) and not said.startswith("Z")
+
+
+def child(up: RoleProcess, named: str) -> int:
+    (pid,) = (pid for pid, command in children_of(up.pid).items() if named in command)
+    return pid
+
+
+def test_snippet_of_the_banner_travels_to_file_and_page(
+    start_up: StartUp, wait_until: WaitUntil, free_port: int, store: Path, tmp_path: Path
+) -> None:
+    up = start_up()
+    printed = "\n".join(line[4:] for line in up.said.splitlines() if line.startswith("    "))
+    assert printed == FIRST_EVENT
+    subprocess.run([sys.executable, "-c", printed], check=True, cwd=tmp_path)
+    wait_until(lambda: ask(free_port, "/api/metrics/realtime").get("metrics", {}).get("response_time"))
+    now = ask(free_port, "/api/metrics/realtime")
+    assert now["metrics"]["response_time"]["count"] == 1
+    assert now["demo"] is False
+    assert interrupt(up) == 0
+    assert values_on_disk(store) == {120: 1}
+    assert up.said.count("\n") < 40
+
+
+def test_running_up_is_found_by_programs_of_this_user_alone(start_up: StartUp, free_port: int, store: Path) -> None:
+    up = start_up()
+    page = f"http://localhost:{free_port}"
+    assert running_endpoint() == Endpoint(EmbeddedServer(store).url, up.pid, str(store), page)
+    assert stat.S_IMODE(endpoint_file().stat().st_mode) == 0o600
+    assert interrupt(up) == 0
+    assert not endpoint_file().exists()
+
+
+def test_what_was_appended_before_ctrl_c_is_read_before_the_end(start_up: StartUp, store: Path) -> None:
+    up = start_up()
+    url = running_endpoint().url  # type: ignore[union-attr]
+    with connect(url) as client:
+        for number in range(20_000):
+            client.execute_command("XADD", "vibezen:{0}:events", "*", "metric", "response_time", "value", number)
+    assert interrupt(up) == 0
+    assert "not everything" not in up.said
+    assert values_on_disk(store) == dict.fromkeys(range(20000), 1)
+
+
+def test_started_again_it_goes_on_where_it_stopped(
+    start_up: StartUp, wait_until: WaitUntil, free_port: int, store: Path
+) -> None:
+    def count() -> int:
+        metrics = ask(free_port, "/api/metrics/realtime").get("metrics", {})
+        return int(metrics.get("response_time", {}).get("count", 0))
+
+    for total in (1, 2):
+        up = start_up()
+        subprocess.run([sys.executable, "-c", FIRST_EVENT], check=True)
+        wait_until(lambda: count() == total)  # noqa: B023 - it is called before the next turn
+        assert interrupt(up) == 0
+    assert values_on_disk(store) == {120: 2}
+
+
+def test_children_die_with_it_even_when_it_is_killed(start_up: StartUp, wait_until: WaitUntil) -> None:
+    up = start_up()
+    children = children_of(up.pid)
+    assert len(children) == 4
+    up.kill()
+    wait_until(lambda: not any(map(is_alive, children)))
+
+
+def test_killed_up_starts_again_at_once_and_keeps_everything(start_up: StartUp, store: Path) -> None:
+    up = start_up()
+    subprocess.run([sys.executable, "-c", FIRST_EVENT], check=True)
+    up.kill()
+    again = start_up()
+    subprocess.run([sys.executable, "-c", FIRST_EVENT], check=True)
+    assert interrupt(again) == 0
+    assert values_on_disk(store) == {120: 2}
+
+
+def test_ctrl_c_reaches_no_child_directly(start_up: StartUp) -> None:
+    up = start_up()
+    assert not [pid for pid in children_of(up.pid) if os.getpgid(pid) == os.getpgid(up.pid)]
+
+
+@pytest.mark.parametrize("role", ["consume archive", "consume aggregate", " api", "-server"])
+def test_crashed_child_is_reported_and_started_again(
+    start_up: StartUp, wait_until: WaitUntil, free_port: int, store: Path, role: str
+) -> None:
+    up = start_up()
+    os.kill(child(up, role), signal.SIGKILL)
+    name = {"-server": "server"}.get(role, role.split()[-1])
+    wait_until(lambda: re.search(rf"up +\| {name} was killed by SIGKILL; it is started again in 0\.5 s", up.said))
+    wait_until(lambda: len(children_of(up.pid)) == 4)
+    wait_until(lambda: ask(free_port, "/readyz").get("status") == "ready")
+    subprocess.run([sys.executable, "-c", FIRST_EVENT], check=True)
+    assert interrupt(up) == 0
+    assert values_on_disk(store) == {120: 1}
+
+
+def test_second_up_on_the_same_folder_is_refused(start_up: StartUp, run: Run, store: Path) -> None:
+    up = start_up()
+    done = run("up", "--storage-dir", store, "--port", free_port_besides())
+    line = f"vibezen-metrics: storage folder {store}: another `up` runs on it (process {up.pid})\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+    assert interrupt(up) == 0
+
+
+def free_port_besides() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_busy_port_is_one_line_before_anything_starts(run: Run, store: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("up", "--storage-dir", store, "--port", port)
+    line = f"vibezen-metrics: 127.0.0.1:{port}: the port is taken by another program; choose one with --port\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+    assert not (store / "server").exists()
+
+
+def test_unusable_storage_folder_is_one_line(run: Run, tmp_path: Path, free_port: int) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("up", "--storage-dir", tmp_path / "file" / "store", "--port", free_port)
+    line = f"vibezen-metrics: storage folder {tmp_path}/file/store: not a directory\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
+def test_folder_of_another_store_is_refused(run: Run, start_server: StartServer, store: Path, free_port: int) -> None:
+    server = start_server()
+    with server.client() as client:
+        client.set("vibezen:{meta}:store", "another")
+    done = run("up", "--redis-url", server.url, "--storage-dir", store, "--port", free_port)
+    assert done.returncode == 1
+    assert "the server's events belong to store another" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_configured_server_is_used_and_left_running(
+    start_up: StartUp, start_server: StartServer, wait_until: WaitUntil, store: Path
+) -> None:
+    server = start_server()
+    up = start_up("--redis-url", server.url)
+    assert len(children_of(up.pid)) == 3
+    subprocess.run([sys.executable, "-c", FIRST_EVENT], check=True)
+    wait_until(lambda: values_on_disk(store) == {120: 1})
+    assert interrupt(up) == 0
+    assert not (store / "server").exists()
+    with server.client() as client:
+        assert client.ping()
+
+
+def test_server_that_an_earlier_run_left_behind_is_taken_care_of(start_up: StartUp, store: Path) -> None:
+    left_behind = EmbeddedServer(store).start()
+    up = start_up()
+    assert left_behind.wait(10) == 0
+    assert interrupt(up) == 0
+
+
+def test_bound_beyond_this_machine_the_banner_logs_in(start_up: StartUp, free_port: int) -> None:
+    up = start_up("--host", "0.0.0.0")
+    link = re.search(rf"Dashboard +http://localhost:{free_port}/login#token=(\S+)", up.said)
+    assert link is not None
+    asked = f"http://127.0.0.1:{free_port}/api/metrics/realtime"
+    assert httpx.get(asked).status_code == 401
+    assert httpx.get(asked, headers={"authorization": f"Bearer {link[1]}"}).status_code == 200
+    assert interrupt(up) == 0
+
+
+def test_demo_has_a_store_and_a_prefix_of_its_own_and_says_so(
+    start_up: StartUp, wait_until: WaitUntil, free_port: int, store: Path
+) -> None:
+    up = start_up("--demo", "--rate", "200", "--seed", "7")
+    wait_until(lambda: ask(free_port, "/api/metrics/realtime").get("metrics", {}).get("tokens"))
+    assert ask(free_port, "/api/metrics/realtime")["demo"] is True
+    assert not endpoint_file().exists()
+    assert "simulated" in up.said
+    assert FIRST_EVENT.splitlines()[0] not in up.said
+    with connect(EmbeddedServer(store.parent / "metrics_demo").url) as client:
+        assert not list(client.scan_iter("vibezen:*"))
+        assert list(client.scan_iter("vibezen-demo:*"))
+    assert interrupt(up) == 0
+    assert not store.exists()
+    written = lines_on_disk(store.parent / "metrics_demo")
+    assert {line["metric"] for line in written} > {"response_time", "tokens", "cost"}
+
+
+def test_mission_command_runs_everything_or_the_page_alone(
+    start_server: StartServer, wait_until: WaitUntil, free_port: int, store: Path
+) -> None:
+    command = [sys.executable, "-m", "vibezen.metrics.dashboard", "--storage-dir", str(store), "--port", str(free_port)]
+    for server, children in ((None, 4), (start_server(), 0)):
+        more = ["--redis-url", server.url] if server else []
+        dashboard = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: ask(free_port, "/healthz") == {"status": "ok"})
+            assert len(children_of(dashboard.pid)) == children
+        finally:
+            dashboard.terminate()
+            assert dashboard.wait(20) == 0
