@@ -63,7 +63,11 @@ function isEmpty(desk: Desk): boolean {
     realtime !== null &&
     Object.keys(realtime.metrics).length === 0 &&
     read.every(({ state }) => state === "ready") &&
-    !desk.past.store.has(LINES.map((line) => line.metric), from, to)
+    !desk.past.store.has(
+      LINES.map((line) => line.metric),
+      from,
+      to,
+    )
   );
 }
 
@@ -87,7 +91,8 @@ function Foot({ desk }: { desk: Desk }) {
     <footer class="foot">
       <span>{realtime ? `Version ${realtime.version}` : ""}</span>
       <span>
-        {realtime?.as_of ? `Newest event ${timeOfDay(realtime.as_of)}` : "No event yet"} · one point = {duration(desk.past.store.step)}
+        {realtime?.as_of ? `Newest event ${timeOfDay(realtime.as_of)}` : "No event yet"} · one point ={" "}
+        {duration(desk.past.store.step)}
       </span>
       <span class="foot-keys">
         <kbd>space</kbd> pause · drag to zoom · <kbd>Esc</kbd> back

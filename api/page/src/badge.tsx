@@ -57,9 +57,7 @@ export function badgeFor(link: Link, delay: Delay | null, staleFor: number | nul
 }
 
 export function LiveBadge({ desk }: { desk: Desk }) {
-  const badge = useComputed(() =>
-    badgeFor(desk.connection.link.value, desk.meter.delay.value, desk.staleFor.value),
-  );
+  const badge = useComputed(() => badgeFor(desk.connection.link.value, desk.meter.delay.value, desk.staleFor.value));
   const { state, word, detail, hint } = badge.value;
   const delay = desk.meter.delay.value;
   const link = desk.connection.link.value;

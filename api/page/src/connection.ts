@@ -4,9 +4,7 @@ import { signal } from "@preact/signals";
 import type { Handlers, Incoming, Opener, Transport, TransportName } from "./transport";
 
 export type Link =
-  | { phase: "connecting" }
-  | { phase: "up"; via: TransportName }
-  | { phase: "down"; since: number; attempt: number };
+  { phase: "connecting" } | { phase: "up"; via: TransportName } | { phase: "down"; since: number; attempt: number };
 
 /**
  * The order of attempts. WebSocket twice, since a restarting server refuses it as well; then what passes
@@ -110,10 +108,13 @@ export class LiveConnection {
     if (!wasUp) this.rung = (this.rung + 1) % LADDER.length;
     const since = this.link.value.phase === "down" ? this.link.value.since : this.needs.now();
     this.link.value = { phase: "down", since, attempt: this.attempt + 1 };
-    this.retry = setTimeout(() => {
-      this.retry = undefined;
-      this.start();
-    }, backoff(this.attempt, this.needs.random));
+    this.retry = setTimeout(
+      () => {
+        this.retry = undefined;
+        this.start();
+      },
+      backoff(this.attempt, this.needs.random),
+    );
     this.attempt += 1;
   }
 

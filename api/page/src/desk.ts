@@ -9,7 +9,18 @@ import { Feed } from "./feed";
 import { LINES } from "./overview";
 import { Painter } from "./painter";
 import { Past } from "./past";
-import { DEFAULT, isMoving, parseRange, type Range, rangeQuery, resolve, sameRange, type Span } from "./range";
+import {
+  DEFAULT,
+  isMoving,
+  parseRange,
+  type Range,
+  rangeQuery,
+  rememberedRange,
+  rememberRange,
+  resolve,
+  sameRange,
+  type Span,
+} from "./range";
 import { polling, sse, websocket } from "./transport";
 import type { Realtime } from "./wire";
 
@@ -57,8 +68,9 @@ export class Desk {
   }
 
   start(): void {
-    this.range.value = parseRange(location.search, this.clock.now());
-    addEventListener("popstate", () => this.changeRange(parseRange(location.search, this.clock.now())));
+    const asked = () => parseRange(location.search, this.clock.now(), rememberedRange());
+    this.range.value = asked();
+    addEventListener("popstate", () => this.changeRange(asked()));
     addEventListener("online", () => this.connection.nudge());
     document.addEventListener("visibilitychange", () => {
       this.meter.forget(); // what came while nobody looked was not late
@@ -83,6 +95,7 @@ export class Desk {
     if (!sameRange(range, this.range.value)) {
       history.pushState(null, "", rangeQuery(range, location.search) + location.hash);
     }
+    rememberRange(range);
     this.changeRange(range);
   }
 

@@ -2,9 +2,9 @@
 
 import { useSignal } from "@preact/signals";
 
-export const SNIPPET = `from vibezen.metrics import MetricsCollector, MetricType
-collector = MetricsCollector()
-collector.record_nowait(MetricType.RESPONSE_TIME, 150.5, {"provider": "openai"})`;
+export const SNIPPET = `from vibezen.metrics import MetricsCollector
+with MetricsCollector() as collector:
+    collector.record_nowait("response_time", 120, {"provider": "openai"})`;
 
 export function Empty() {
   const copied = useSignal(false);
@@ -15,7 +15,9 @@ export function Empty() {
   return (
     <section class="empty" aria-labelledby="empty-title">
       <h2 id="empty-title">Waiting for the first event</h2>
-      <p>Everything runs. Send one event from any Python program on this machine, and it appears here within seconds:</p>
+      <p>
+        Everything runs. Send one event from any Python program on this machine, and it appears here within seconds:
+      </p>
       <div class="snippet">
         <pre>
           <code>{SNIPPET}</code>

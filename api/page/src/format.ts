@@ -9,6 +9,8 @@ export interface Figure {
 export interface Unit {
   /** What the raw value is multiplied by before it is shown. */
   scale: number;
+  /** Whether there is nothing between 1 and 2. */
+  whole?: boolean;
   show: (scaled: number) => Figure;
 }
 
@@ -51,7 +53,7 @@ export const UNITS = {
   perSecond: { scale: 1, show: counted("/s") },
   perMinute: { scale: 60, show: counted("/min") },
   dollarsPerHour: { scale: 3600, show: (v) => ({ before: "$", number: money(v), after: "/h" }) },
-  count: { scale: 1, show: counted("") },
+  count: { scale: 1, whole: true, show: counted("") },
 } satisfies Record<string, Unit>;
 
 export const NOTHING = "–";
@@ -89,7 +91,8 @@ export function change(share: number | null | undefined, better: "lower" | "high
   if (Math.abs(share) < STEADY) return { text: "steady", direction: "steady", good: null };
   const direction = share > 0 ? "up" : "down";
   const size = Math.abs(share);
-  const text = share >= 9.995 ? `×${short(share + 1)}` : `${size < 0.0995 ? (size * 100).toFixed(1) : Math.round(size * 100)}%`;
+  const text =
+    share >= 9.995 ? `×${short(share + 1)}` : `${size < 0.0995 ? (size * 100).toFixed(1) : Math.round(size * 100)}%`;
   const good = better === "lower" ? share < 0 : better === "higher" ? share > 0 : null;
   return { text, direction, good };
 }

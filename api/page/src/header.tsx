@@ -18,7 +18,10 @@ export function Header({ desk }: { desk: Desk }) {
           </span>
         </h1>
         {desk.shown.value?.demo && (
-          <span class="demo" title="These numbers are made up by a simulator, in a store of their own. Nothing here is from your programs.">
+          <span
+            class="demo"
+            title="These numbers are made up by a simulator, in a store of their own. Nothing here is from your programs."
+          >
             Demo
           </span>
         )}
@@ -58,7 +61,12 @@ function RangePicker({ desk }: { desk: Desk }) {
         <span class="ranges-own" aria-current="true">
           {isMoving(range) ? `${dateAndTime(from)} – now` : period(from, to)}
           {!isMoving(range) && (
-            <button type="button" title="Back to the live range (Esc)" aria-label="Back to the live range" onClick={() => desk.zoomOut()}>
+            <button
+              type="button"
+              title="Back to the live range (Esc)"
+              aria-label="Back to the live range"
+              onClick={() => desk.zoomOut()}
+            >
               ×
             </button>
           )}
@@ -76,7 +84,11 @@ function PauseButton({ desk }: { desk: Desk }) {
       type="button"
       class="button pause"
       aria-pressed={paused}
-      title={paused ? "Show what arrived meanwhile and go on (space)" : "Hold the screen still; nothing is lost meanwhile (space)"}
+      title={
+        paused
+          ? "Show what arrived meanwhile and go on (space)"
+          : "Hold the screen still; nothing is lost meanwhile (space)"
+      }
       onClick={() => desk.pause()}
     >
       {paused ? <PlayIcon /> : <PauseIcon />}
@@ -95,7 +107,13 @@ const THEMES = {
 function ThemeButton() {
   const { name, icon: Icon } = THEMES[choice.value];
   return (
-    <button type="button" class="button button-icon" title={`Theme: ${name}`} aria-label={`Theme: ${name}. Change`} onClick={nextTheme}>
+    <button
+      type="button"
+      class="button button-icon"
+      title={`Theme: ${name}`}
+      aria-label={`Theme: ${name}. Change`}
+      onClick={nextTheme}
+    >
       <Icon />
     </button>
   );

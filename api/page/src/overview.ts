@@ -170,7 +170,13 @@ export const SECTIONS: Section[] = [
     id: "spend",
     title: "Spend",
     panels: [
-      { id: "tokens", title: "Tokens", hint: "Tokens of every type per minute.", unit: UNITS.perMinute, lines: [tokens] },
+      {
+        id: "tokens",
+        title: "Tokens",
+        hint: "Tokens of every type per minute.",
+        unit: UNITS.perMinute,
+        lines: [tokens],
+      },
       { id: "cost", title: "Cost", hint: "Estimated cost per hour.", unit: UNITS.dollarsPerHour, lines: [cost] },
     ],
   },

@@ -37,7 +37,11 @@ export function Panel({ desk, panel }: { desk: Desk; panel: PanelSpec }) {
   };
 
   return (
-    <section class={panel.wide ? "panel panel-wide" : "panel"} data-panel={panel.id} aria-labelledby={`${panel.id}-title`}>
+    <section
+      class={panel.wide ? "panel panel-wide" : "panel"}
+      data-panel={panel.id}
+      aria-labelledby={`${panel.id}-title`}
+    >
       <header class="panel-head">
         <h3 id={`${panel.id}-title`} title={panel.hint}>
           {panel.title}
@@ -91,7 +95,12 @@ function HistoryMissing({ desk, panel }: { desk: Desk; panel: PanelSpec }) {
   const failed = panel.lines.map((line) => desk.past.loading.value[line.metric]).find((one) => one?.state === "failed");
   if (failed?.state !== "failed") return null;
   return (
-    <button type="button" class="panel-retry" title={failed.message} onClick={() => void desk.past.load(desk.range.value)}>
+    <button
+      type="button"
+      class="panel-retry"
+      title={failed.message}
+      onClick={() => void desk.past.load(desk.range.value)}
+    >
       history failed, try again
     </button>
   );

@@ -38,6 +38,9 @@ const HEADROOM = 1.08;
 /** Pixels between two marks of an axis, at least. */
 const TIME_MARKS_APART = 64;
 const VALUE_MARKS_APART = 32;
+const WHOLE_STEPS = [1, 2, 5]
+  .flatMap((step) => Array.from({ length: 10 }, (_, power) => step * 10 ** power))
+  .sort((a, b) => a - b);
 
 export class Plot {
   private readonly plot: uPlot;
@@ -77,7 +80,11 @@ function size(host: HTMLElement): { width: number; height: number } {
   return { width: Math.max(host.clientWidth, 120), height: Math.max(host.clientHeight, 80) };
 }
 
-function options(spec: PlotSpec, { width, height }: { width: number; height: number }, events: PlotEvents): uPlot.Options {
+function options(
+  spec: PlotSpec,
+  { width, height }: { width: number; height: number },
+  events: PlotEvents,
+): uPlot.Options {
   const { unit } = spec;
   const axis = { stroke: () => color("text-soft"), font: AXIS_FONT, ticks: { show: false } };
   return {
@@ -104,6 +111,7 @@ function options(spec: PlotSpec, { width, height }: { width: number; height: num
         gap: 6,
         space: VALUE_MARKS_APART,
         grid: { stroke: () => color("rule"), width: 1 },
+        ...(unit.whole ? { incrs: WHOLE_STEPS } : {}),
         values: (_plot, marks) => marks.map((mark) => axisLabel(mark, unit)),
       },
     ],
@@ -113,7 +121,11 @@ function options(spec: PlotSpec, { width, height }: { width: number; height: num
       move: onPoint,
       points: { size: 7, width: 2, fill: () => color("surface") },
       drag: { x: true, y: false, setScale: false, dist: 8 },
-      sync: { key: CROSSHAIR, setSeries: false, filters: { pub: (type) => type === "mousemove" || type === "mouseleave", sub: () => true } },
+      sync: {
+        key: CROSSHAIR,
+        setSeries: false,
+        filters: { pub: (type) => type === "mousemove" || type === "mouseleave", sub: () => true },
+      },
       bind: { dblclick: () => () => (events.zoomedOut(), null) },
     },
     hooks: {

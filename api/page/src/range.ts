@@ -28,8 +28,8 @@ export const PRESETS: readonly Preset[] = [
   ["24h", "Last 24 hours", 86400],
 ].map(([key, name, ago]) => ({ key, name, range: { from: { ago }, to: { ago: 0 } } }) as Preset);
 
-/** Short enough that the lines visibly move, long enough to see a trend. */
-export const DEFAULT: Range = { from: { ago: 900 }, to: { ago: 0 } };
+/** For the first visit: so short that the lines visibly move, and that a new store does not look empty. */
+export const DEFAULT: Range = { from: { ago: 300 }, to: { ago: 0 } };
 
 /** `now`, `now-90m`, `2026-11-23T14:00:00Z`, `1795442400`, `1795442400000`; null for anything else. */
 export function parseInstant(text: string): Instant | null {
@@ -50,15 +50,36 @@ export function formatInstant(instant: Instant): string {
   return `now-${instant.ago / (UNITS[unit] ?? 1)}${unit}`;
 }
 
-/** The range an address asks for; the default where it asks for none, or for one that is empty or unreadable. */
-export function parseRange(search: string, now: number): Range {
+/** The range an address asks for; `otherwise` where it asks for none, or for one that is empty or unreadable. */
+export function parseRange(search: string, now: number, otherwise: Range = DEFAULT): Range {
   const query = new URLSearchParams(search);
   const from = parseInstant(query.get("from") ?? "");
   const to = parseInstant(query.get("to") ?? "now");
-  if (!from || !to) return DEFAULT;
+  if (!from || !to) return otherwise;
   const range = { from, to };
   const span = resolve(range, now);
-  return span.to > span.from ? range : DEFAULT;
+  return span.to > span.from ? range : otherwise;
+}
+
+const STORED = "vibezen.range";
+
+/** The preset last chosen here, for an address that asks for none. */
+export function rememberedRange(): Range {
+  try {
+    const key = localStorage.getItem(STORED);
+    return PRESETS.find((preset) => preset.key === key)?.range ?? DEFAULT;
+  } catch {
+    return DEFAULT; // storage may be refused
+  }
+}
+
+export function rememberRange(range: Range): void {
+  const preset = presetOf(range);
+  try {
+    if (preset) localStorage.setItem(STORED, preset.key);
+  } catch {
+    // Storage may be refused; the address still has it.
+  }
 }
 
 /** The query of an address that asks for this range; what else the address asks for is kept. */
@@ -92,7 +113,12 @@ export function presetOf(range: Range): Preset | undefined {
  * windows are still kept. Used until its answer says so.
  */
 export function stepFor(span: Span, now: number): number {
-  const steps: [step: number, kept: number][] = [[10, 7200], [60, 93600], [300, 93600], [900, 93600]];
+  const steps: [step: number, kept: number][] = [
+    [10, 7200],
+    [60, 93600],
+    [300, 93600],
+    [900, 93600],
+  ];
   const fits = steps.find(([step, kept]) => (span.to - span.from) / step <= 400 && now - span.from <= kept);
   return fits?.[0] ?? 3600;
 }

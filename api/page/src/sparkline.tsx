@@ -16,7 +16,8 @@ export function sparkPaths(values: readonly (number | null)[]): { line: string; 
   const swing = Math.max(high - Math.min(high, ...known), high * CALM);
   const low = Math.max(0, high - swing * 2); // the line keeps to the upper half, its area stands below
   const x = (i: number) => round((i / Math.max(1, values.length - 1)) * WIDTH);
-  const y = (value: number) => round(HEIGHT - MARGIN - (high > low ? (value - low) / (high - low) : 0) * (HEIGHT - 2 * MARGIN));
+  const y = (value: number) =>
+    round(HEIGHT - MARGIN - (high > low ? (value - low) / (high - low) : 0) * (HEIGHT - 2 * MARGIN));
   const line: string[] = [];
   const area: string[] = [];
   for (const run of runs(values)) {

@@ -1,6 +1,6 @@
 /** Light or dark: the system's wish unless the reader chose; and the inks as the canvas needs them. */
 
-import { computed, effect, signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 
 export type ThemeChoice = "system" | "light" | "dark";
 
@@ -20,20 +20,24 @@ export const theme = computed<"light" | "dark">(() =>
 );
 
 export function nextTheme(): void {
-  choice.value = NEXT[choice.value];
+  const next = NEXT[choice.value];
+  apply(next); // first the style sheets, then those who ask them for colours
+  choice.value = next;
   try {
-    if (choice.value === "system") localStorage.removeItem(STORED);
-    else localStorage.setItem(STORED, choice.value);
+    if (next === "system") localStorage.removeItem(STORED);
+    else localStorage.setItem(STORED, next);
   } catch {
     // Storage may be refused; the choice then lasts as long as the page.
   }
 }
 
-effect(() => {
+function apply(next: ThemeChoice): void {
   const { dataset } = document.documentElement;
-  if (choice.value === "system") delete dataset.theme;
-  else dataset.theme = choice.value;
-});
+  if (next === "system") delete dataset.theme;
+  else dataset.theme = next;
+}
+
+const resolved = new Map<string, string>();
 
 /** A colour token of styles/tokens.css as the browser resolves it for the current theme, e.g. `rgb(87, 211, 177)`. */
 export function color(token: string): string {
@@ -48,8 +52,6 @@ export function color(token: string): string {
   resolved.set(theme.value + token, value);
   return value;
 }
-
-const resolved = new Map<string, string>();
 
 /** The same colour, more or less transparent. */
 export function fade(rgb: string, alpha: number): string {

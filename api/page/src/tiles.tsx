@@ -12,7 +12,7 @@ const SPARK = 300;
 
 export function Tiles({ desk }: { desk: Desk }) {
   return (
-    <section class="tiles" aria-label="The newest minute">
+    <section class="tiles" aria-label="The newest minute" data-at={desk.shown.value?.at}>
       {TILES.map((tile) => (
         <Tile key={tile.id} desk={desk} tile={tile} />
       ))}
@@ -50,7 +50,15 @@ function Tile({ desk, tile }: { desk: Desk; tile: TileSpec }) {
   );
 }
 
-function TileNumber({ figure: { metric, field, label }, unit, now }: { figure: TileFigure; unit: Unit; now: MetricNow | undefined }) {
+function TileNumber({
+  figure: { metric, field, label },
+  unit,
+  now,
+}: {
+  figure: TileFigure;
+  unit: Unit;
+  now: MetricNow | undefined;
+}) {
   const raw = now?.[field] ?? null;
   const { before, number, after } = figure(raw, unit);
   return (

@@ -8,11 +8,17 @@ const answering = (status: number, body: string) =>
     return new Response(body, { status });
   });
 
-const problem = (promise: Promise<unknown>) => promise.then(() => null, (error: unknown) => error as ApiError);
+const problem = (promise: Promise<unknown>) =>
+  promise.then(
+    () => null,
+    (error: unknown) => error as ApiError,
+  );
 
 test("the interface is beside the page, wherever that is", async () => {
   await answering(200, '{"series": []}').history("cost", ["sum", "count"], { from: 1, to: 2.5, step: "auto" });
-  expect(asked.at(-1)).toBe("https://host.example/metrics/api/metrics/history?metric=cost&from=1.000&to=2.500&step=auto&agg=sum%2Ccount");
+  expect(asked.at(-1)).toBe(
+    "https://host.example/metrics/api/metrics/history?metric=cost&from=1.000&to=2.500&step=auto&agg=sum%2Ccount",
+  );
 });
 
 test("the live feed goes on after an id, encrypted where the page is", () => {
@@ -28,8 +34,13 @@ test("a refusal carries the server's own words", async () => {
 });
 
 test("an answer that is not ours is said plainly", async () => {
-  expect(await problem(answering(502, "<html>Bad gateway</html>").realtime())).toMatchObject({ message: "The server answered 502.", status: 502 });
-  expect(await problem(answering(200, "<html>").realtime())).toMatchObject({ message: "The server's answer is not JSON." });
+  expect(await problem(answering(502, "<html>Bad gateway</html>").realtime())).toMatchObject({
+    message: "The server answered 502.",
+    status: 502,
+  });
+  expect(await problem(answering(200, "<html>").realtime())).toMatchObject({
+    message: "The server's answer is not JSON.",
+  });
 });
 
 test("no answer at all is an error of ours too", async () => {

@@ -86,7 +86,11 @@ test("a paint without a new frame measures nothing again", () => {
 test("the worst of a minute is remembered for a minute", () => {
   exchange(0, 0.001, 0.001);
   const meter = new DelayMeter(clock);
-  for (const [after, late] of [[0, 4], [10, 1], [59, 1]] as const) {
+  for (const [after, late] of [
+    [0, 4],
+    [10, 1],
+    [59, 1],
+  ] as const) {
     local += after;
     meter.arrived(clock.now() - late);
     meter.painted();

@@ -56,7 +56,9 @@ afterEach(() => {
 
 describe("backoff", () => {
   test("doubles up to a limit", () =>
-    expect([0, 1, 2, 3, 4, 5, 60].map((attempt) => backoff(attempt, () => 1))).toEqual([500, 1000, 2000, 4000, 8000, 10_000, 10_000]));
+    expect([0, 1, 2, 3, 4, 5, 60].map((attempt) => backoff(attempt, () => 1))).toEqual([
+      500, 1000, 2000, 4000, 8000, 10_000, 10_000,
+    ]));
 
   test("is spread over its upper half", () => {
     expect(backoff(3, () => 0)).toBe(2000);

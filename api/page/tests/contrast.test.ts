@@ -11,9 +11,17 @@ const PAIRS = new Map(
 );
 
 const WORDS = [
-  ["text", "ground"], ["text", "surface"], ["text", "raised"],
-  ["text-soft", "ground"], ["text-soft", "surface"], ["text-soft", "raised"],
-  ["good", "surface"], ["bad", "surface"], ["warn", "ground"], ["warn", "surface"], ["warn", "warn-ground"],
+  ["text", "ground"],
+  ["text", "surface"],
+  ["text", "raised"],
+  ["text-soft", "ground"],
+  ["text-soft", "surface"],
+  ["text-soft", "raised"],
+  ["good", "surface"],
+  ["bad", "surface"],
+  ["warn", "ground"],
+  ["warn", "surface"],
+  ["warn", "warn-ground"],
 ] as const;
 const MARKS = ["ink-jade", "ink-amber", "ink-coral", "ink-blue", "ink-violet", "ink-plum", "focus"];
 
@@ -33,7 +41,8 @@ const of = (name: string, theme: "light" | "dark") => PAIRS.get(name)?.[theme] ?
 
 for (const theme of ["light", "dark"] as const) {
   test.each(WORDS)(`${theme}: words in %s on %s can be read`, (ink, paper) =>
-    expect(contrast(of(ink, theme), of(paper, theme))).toBeGreaterThanOrEqual(4.5));
+    expect(contrast(of(ink, theme), of(paper, theme))).toBeGreaterThanOrEqual(4.5),
+  );
 
   test.each(MARKS)(`${theme}: %s stands out from surface and ground`, (ink) => {
     expect(contrast(of(ink, theme), of("surface", theme))).toBeGreaterThanOrEqual(3);

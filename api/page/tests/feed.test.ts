@@ -9,10 +9,20 @@ const now = () => Date.now() / 1000;
 const realtime = (at = now()): Realtime => ({ at, as_of: at, window: 60, demo: false, version: "1", metrics: {} });
 const windows = (start: number, sum: number): LiveWindow[] => [{ start, metrics: { cost: { sum, count: 1 } } }];
 const snapshot = (start = 100, sum = 1): Snapshot => ({
-  type: "snapshot", id: "1_0", at: now(), width: 10, windows: windows(start, sum), realtime: realtime(),
+  type: "snapshot",
+  id: "1_0",
+  at: now(),
+  width: 10,
+  windows: windows(start, sum),
+  realtime: realtime(),
 });
 const frame = (start: number, sum: number, at = now()): Frame => ({
-  type: "frame", id: "2_0", at, recorded: { newest: at - 0.2, oldest: at - 0.7 }, windows: windows(start, sum), realtime: realtime(at),
+  type: "frame",
+  id: "2_0",
+  at,
+  recorded: { newest: at - 0.2, oldest: at - 0.7 },
+  windows: windows(start, sum),
+  realtime: realtime(at),
 });
 
 let asked: number;
@@ -62,7 +72,14 @@ test("what was live before a gap may be corrected by history after it", () => {
   feed.receive(snapshot(100, 1));
   feed.receive({ type: "gap", id: "9_0" });
   feed.receive(snapshot(200, 2));
-  const series = ["sum", "count"].map((agg, i) => ({ agg, labels: {}, points: [[100, 8 - 6 * i], [200, 9]] as [number, number][] }));
+  const series = ["sum", "count"].map((agg, i) => ({
+    agg,
+    labels: {},
+    points: [
+      [100, 8 - 6 * i],
+      [200, 9],
+    ] as [number, number][],
+  }));
   feed.recent.mergeHistory({ metric: "cost", series });
   expect([mean(100), mean(200)]).toEqual([4, 2]);
 });

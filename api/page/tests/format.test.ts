@@ -38,7 +38,8 @@ describe("a raw value becomes what people read", () => {
   ] as const)("%s of %d: %s", (unit, raw, said) => expect(text(raw, UNITS[unit])).toBe(said));
 
   test.each([null, undefined, Number.NaN, Number.POSITIVE_INFINITY])("%s is no number and never zero", (raw) =>
-    expect(figure(raw, UNITS.perSecond)).toEqual({ before: "", number: "–", after: "" }));
+    expect(figure(raw, UNITS.perSecond)).toEqual({ before: "", number: "–", after: "" }),
+  );
 });
 
 test.each([
@@ -60,7 +61,8 @@ describe("a change", () => {
 
   test("of a metric without a better way is neither", () => expect(change(0.5, null)?.good).toBeNull());
 
-  test("below one percent is steady", () => expect(change(0.0099, "lower")).toMatchObject({ direction: "steady", good: null }));
+  test("below one percent is steady", () =>
+    expect(change(0.0099, "lower")).toMatchObject({ direction: "steady", good: null }));
 
   test.each([
     [0.0208, "2.1%"],

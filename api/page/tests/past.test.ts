@@ -39,11 +39,17 @@ beforeEach(() => {
         });
       }),
   } as unknown as Api;
-  past = new Past(api, recent, () => now, [
-    { metric: "response_time", reading: "p50" },
-    { metric: "response_time", reading: "p95" },
-    { metric: "error_rate", reading: "mean" },
-  ], () => undefined);
+  past = new Past(
+    api,
+    recent,
+    () => now,
+    [
+      { metric: "response_time", reading: "p50" },
+      { metric: "response_time", reading: "p95" },
+      { metric: "error_rate", reading: "mean" },
+    ],
+    () => undefined,
+  );
 });
 
 const series = (agg: string, ...points: [number, number | null][]) => [{ agg, labels: {}, points }];

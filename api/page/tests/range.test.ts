@@ -1,5 +1,17 @@
-import { describe, expect, test } from "vitest";
-import { DEFAULT, formatInstant, isMoving, parseInstant, parseRange, presetOf, rangeQuery, resolve, stepFor } from "../src/range";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import {
+  DEFAULT,
+  formatInstant,
+  isMoving,
+  parseInstant,
+  parseRange,
+  presetOf,
+  rangeQuery,
+  rememberedRange,
+  rememberRange,
+  resolve,
+  stepFor,
+} from "../src/range";
 
 const NOW = 1_795_442_400; // 2026-11-23T14:00:00Z
 
@@ -36,10 +48,14 @@ describe("the range of an address", () => {
   test("ends now when it only begins", () =>
     expect(parseRange("?from=now-1h", NOW)).toEqual({ from: { ago: 3600 }, to: { ago: 0 } }));
 
-  test.each(["", "?to=now", "?from=rubbish&to=now", "?from=now-1h&to=rubbish", "?from=now&to=now-1h", "?from=now&to=now"])(
-    "is the default for %j",
-    (search) => expect(parseRange(search, NOW)).toBe(DEFAULT),
-  );
+  test.each([
+    "",
+    "?to=now",
+    "?from=rubbish&to=now",
+    "?from=now-1h&to=rubbish",
+    "?from=now&to=now-1h",
+    "?from=now&to=now",
+  ])("is the default for %j", (search) => expect(parseRange(search, NOW)).toBe(DEFAULT));
 
   test("keeps what else the address asks for", () => {
     const query = new URLSearchParams(rangeQuery({ from: { ago: 3600 }, to: { ago: 0 } }, "?kiosk=1&from=now-5m"));
@@ -72,7 +88,34 @@ test.each([
   [86_400, 300],
   [7 * 86_400, 3600],
 ])("the last %i seconds are drawn in steps of %i", (ago, step) =>
-  expect(stepFor({ from: NOW - ago, to: NOW }, NOW)).toBe(step));
+  expect(stepFor({ from: NOW - ago, to: NOW }, NOW)).toBe(step),
+);
 
 test("a short range of long ago has coarse steps, because fine windows are gone", () =>
   expect(stepFor({ from: NOW - 3 * 3600, to: NOW - 3 * 3600 + 300 }, NOW)).toBe(60));
+
+describe("without a range in the address", () => {
+  const kept = new Map<string, string>();
+  beforeEach(() => {
+    kept.clear();
+    vi.stubGlobal("localStorage", {
+      getItem: (key: string) => kept.get(key) ?? null,
+      setItem: (key: string, value: string) => kept.set(key, value),
+    });
+  });
+  afterEach(() => vi.unstubAllGlobals());
+
+  test("the preset chosen last is shown", () => {
+    rememberRange({ from: { ago: 21600 }, to: { ago: 0 } });
+    expect(parseRange("", NOW, rememberedRange())).toEqual({ from: { ago: 21600 }, to: { ago: 0 } });
+    expect(parseRange("?from=now-1h", NOW, rememberedRange())).toEqual({ from: { ago: 3600 }, to: { ago: 0 } });
+  });
+
+  test("a zoom is not remembered, nor is anything where storage is refused", () => {
+    rememberRange({ from: { at: NOW - 60 }, to: { at: NOW } });
+    expect(rememberedRange()).toBe(DEFAULT);
+    vi.stubGlobal("localStorage", undefined);
+    rememberRange({ from: { ago: 300 }, to: { ago: 0 } });
+    expect(rememberedRange()).toBe(DEFAULT);
+  });
+});

@@ -10,7 +10,9 @@ test("nothing draws nothing", () => expect(sparkPaths([null, null])).toEqual({ l
 test("zero throughout lies at the bottom", () => expect(sparkPaths([0, 0]).line).toBe("M0 30L100 30"));
 
 test("the line stays within its box", () => {
-  const heights = [...sparkPaths([3, 900, 1, 0, 450]).line.matchAll(/[ML]\S+ ([\d.]+)/g)].map((found) => Number(found[1]));
+  const heights = [...sparkPaths([3, 900, 1, 0, 450]).line.matchAll(/[ML]\S+ ([\d.]+)/g)].map((found) =>
+    Number(found[1]),
+  );
   expect(Math.min(...heights)).toBeGreaterThanOrEqual(2);
   expect(Math.max(...heights)).toBeLessThanOrEqual(30);
 });

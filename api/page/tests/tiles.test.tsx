@@ -8,8 +8,24 @@ import { Tiles } from "../src/tiles";
 import type { MetricNow, Realtime } from "../src/wire";
 
 const metric = (values: Partial<MetricNow>): MetricNow => ({
-  family: "system", unit: "", kind: "counter", better: null, value: null, previous: null, change: null, count: 100,
-  rate: null, sum: null, mean: null, min: null, max: null, last: null, p50: null, p95: null, p99: null, ...values,
+  family: "system",
+  unit: "",
+  kind: "counter",
+  better: null,
+  value: null,
+  previous: null,
+  change: null,
+  count: 100,
+  rate: null,
+  sum: null,
+  mean: null,
+  min: null,
+  max: null,
+  last: null,
+  p50: null,
+  p95: null,
+  p99: null,
+  ...values,
 });
 
 const REALTIME: Realtime = {
@@ -45,7 +61,8 @@ const show = (realtime: Realtime) =>
   act(() => {
     desk.shown.value = realtime;
   });
-const number = (name: string, field = "value") => place.querySelector<HTMLElement>(`[data-metric="${name}"][data-field="${field}"]`);
+const number = (name: string, field = "value") =>
+  place.querySelector<HTMLElement>(`[data-metric="${name}"][data-field="${field}"]`);
 const words = (tile: string) => place.querySelector(`[data-tile="${tile}"]`)?.textContent ?? "";
 
 test("before the first answer no tile shows a number", () => {

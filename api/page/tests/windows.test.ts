@@ -3,7 +3,10 @@ import { read, WindowStore } from "../src/windows";
 
 const LATER = Number.MAX_SAFE_INTEGER;
 const store = () => new WindowStore(10, 3600);
-const live = (start: number, value: number) => ({ start, metrics: { response_time: { p50: value, count: 1, sum: value } } });
+const live = (start: number, value: number) => ({
+  start,
+  metrics: { response_time: { p50: value, count: 1, sum: value } },
+});
 const past = (...points: [number, number | null][]) => ({
   metric: "response_time",
   series: [{ agg: "p50", labels: {}, points }],
