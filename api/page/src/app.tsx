@@ -56,6 +56,7 @@ function Overview({ desk }: { desk: Desk }) {
 
 /** Nothing now, and nothing in the range: somebody's first minute with an empty store. */
 function isEmpty(desk: Desk): boolean {
+  desk.painter.paints.value; // subscribes
   const { from, to } = desk.span;
   const read = Object.values(desk.past.loading.value);
   const realtime = desk.shown.value;

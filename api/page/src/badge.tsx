@@ -108,6 +108,7 @@ function Fact({ name, children }: { name: string; children: string | null }) {
 function clockText({ clock }: Desk): string | null {
   const { offset, uncertainty } = clock;
   if (offset === null || uncertainty === null) return null;
-  const ahead = `${offset < 0 ? "−" : "+"}${duration(Math.abs(offset))}`;
+  const sign = Math.abs(offset) < 0.0005 ? "" : offset < 0 ? "−" : "+";
+  const ahead = sign + duration(Math.abs(offset));
   return `${ahead} ± ${duration(uncertainty)}`;
 }
