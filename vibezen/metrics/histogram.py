@@ -39,7 +39,7 @@ def buckets_of(magnitudes: Iterable[float]) -> Buckets:
 def value_of(bucket: int) -> float:
     """The value a bucket stands for: 2·low·high / (low + high)."""
     # From the lower bound: the upper one of the last bucket is beyond a double.
-    return 2.0 ** (bucket / _PER_OCTAVE) * (2.0 * _BASE / (1.0 + _BASE))
+    return math.exp2(bucket / _PER_OCTAVE) * (2.0 * _BASE / (1.0 + _BASE))
 
 
 def add_buckets(into: Buckets, other: Mapping[int, Weight]) -> None:
