@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -62,7 +63,9 @@ def test_wrong_configuration_is_one_line_and_exit_code_2(run: Run, tmp_path: Pat
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
 
-@pytest.mark.parametrize("command", [["up"], ["consume", "archive"], ["consume", "aggregate", "--once"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["up"], ["consume", "archive"], ["consume", "aggregate", "--once"], ["simulate"]], ids=" ".join
+)
 def test_no_redis_at_the_url_is_one_line_and_exit_code_1(run: Run, command: list[str], free_port: int) -> None:
     url = f"redis://:secret@127.0.0.1:{free_port}"
     done = run(*command, "--redis-url", url)
@@ -102,6 +105,25 @@ def test_missing_extra_is_named_with_how_to_get_it(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     line = f"vibezen-metrics: `vibezen-metrics {command}` needs an extra that is not installed: "
     assert (done.returncode, done.stderr) == (2, line + "pip install 'vibezen-metrics[server]'\n")
+
+
+@pytest.mark.parametrize("command", [["simulate"], ["up", "--demo"]], ids=" ".join)
+def test_unknown_incident_is_refused_before_anything_starts(run: Run, tmp_path: Path, command: list[str]) -> None:
+    done = run(*command, "--incident", "flood")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("vibezen-metrics: incident 'flood': expected one of latency, errors, cache, cost")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_simulation_records_for_as_long_as_asked(run: Run, start_server: StartServer) -> None:
+    server = start_server()
+    done = run("simulate", "--rate", "500", "--seed", "3", "--duration", "1", "--redis-url", server.url)
+    assert done.returncode == 0
+    with server.client() as client:
+        entries: Any = client.xrange("vibezen:{0}:events")
+    appended = sum(int(fields[b"n"]) for _, fields in entries)
+    assert done.stdout == f"{appended} events recorded\n"
+    assert appended > 100
 
 
 def test_consume_once_ends_when_nothing_is_left(run: Run, start_server: StartServer, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from vibezen.metrics.commands.options import Config, Host, Port, RedisUrl, StorageDir, load_settings, need
-from vibezen.metrics.commands.simulate import Incident, Rate, Seed, arguments
+from vibezen.metrics.commands.simulate import Incident, Rate, Seed, arguments, check_incidents
 
 
 def up(
@@ -25,6 +25,7 @@ def up(
         raise typer.BadParameter("--rate, --seed and --incident belong to --demo")
     need("server", "up")
     settings = load_settings(config, redis_url, storage_dir, host, port)
+    check_incidents(incident or ())
     from vibezen.metrics.commands.screen import TerminalScreen
     from vibezen.metrics.up import run
 
