@@ -105,12 +105,12 @@ class WindowCache:
 
     def _load_states(self, wanted: Gathered) -> None:
         """Read states that Redis may have and memory has not."""
-        missing = {
-            window: [key for key in deltas if key in held.stored and key not in held.states]
-            for window, deltas in wanted.items()
-            if (held := self._held[window])
-        }
-        asked = [(window, keys) for window, keys in missing.items() if keys]
+        asked: list[tuple[WindowId, list[SeriesKey]]] = []
+        for window, deltas in wanted.items():
+            held = self._held[window]
+            missing = [key for key in deltas if key in held.stored and key not in held.states]
+            if missing:
+                asked.append((window, missing))
         if not asked:
             return
         pipe = self._client.pipeline(transaction=False)

@@ -59,10 +59,8 @@ def test_each_event_is_one_line_in_the_partition_of_its_time(
 def test_lines_keep_every_field_and_microsecond(
     client: redis.Redis, layout: Layout, new_archiver: NewArchiver, drain: Drain
 ) -> None:
-    client.execute_command(
-        "XADD", KEYS.events(0), "*", "v", 1, "producer", "p", "seq", 1, "n", 1, "events",
-        '{"ts":1763985600.123456,"metric":"cost","value":0.25,"sample_rate":0.5,"count":3,"metadata":{"a":null,"b":true}}\n',
-    )  # fmt: skip
+    line = '{"ts":1763985600.123456,"metric":"cost","value":0.25,"sample_rate":0.5,"count":3,"metadata":{"a":null}}\n'
+    client.xadd(KEYS.events(0), {"v": 1, "producer": "p", "seq": 1, "n": 1, "events": line})
     drain(new_archiver())
     assert lines_on_disk(layout.root) == [
         {
@@ -71,7 +69,7 @@ def test_lines_keep_every_field_and_microsecond(
             "value": 0.25,
             "sample_rate": 0.5,
             "count": 3,
-            "metadata": {"a": None, "b": True},
+            "metadata": {"a": None},
         }
     ]
 
@@ -136,8 +134,7 @@ def test_an_entry_that_is_not_ours_becomes_a_dead_letter(
 def test_the_position_the_server_shows_is_true(client: redis.Redis, new_archiver: NewArchiver, drain: Drain) -> None:
     feed = Feed(client)
     archiver = new_archiver()
-    for value in range(5):
-        last = feed.append([event(value)])
+    last = [feed.append([event(value)]) for value in range(5)][-1]
     assert lag(client, "archive") == 5
     drain(archiver)
     assert lag(client, "archive") == 0
@@ -264,13 +261,12 @@ def test_new_events_under_old_ids_of_a_restored_server_are_kept(
 def test_trimming_waits_for_every_declared_group(client: redis.Redis, new_archiver: NewArchiver, drain: Drain) -> None:
     feed = Feed(client)
     client.xgroup_create(KEYS.events(0), "aggregate", id="0", mkstream=True)
-    for value in range(3):
-        last = feed.append([event(value)])
+    last = [feed.append([event(value)]) for value in range(3)][-1]
     client.xgroup_create(KEYS.events(0), "somebody-elses", id="0")
     drain(new_archiver())
     trim(client, KEYS, 0)
     assert client.xlen(KEYS.events(0)) == 3
-    client.execute_command("XGROUP", "SETID", KEYS.events(0), "aggregate", last)
+    client.xgroup_setid(KEYS.events(0), "aggregate", last)
     trim(client, KEYS, 0)
     assert client.xlen(KEYS.events(0)) == 1
 

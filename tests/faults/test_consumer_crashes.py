@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -66,6 +67,15 @@ def owner(client: redis.Redis, group: str) -> bytes | None:
     return held if isinstance(held, bytes) else None
 
 
+def replaced(client: redis.Redis, group: str, before: bytes | None) -> bool:
+    return owner(client, group) not in (None, before)
+
+
+def moved_on(client: redis.Redis, group: str, position: object) -> bool:
+    """Whether the group has committed something since it stood at `position`, or has nothing left to commit."""
+    return client.hget(KEYS.books(0), f"{group}.position") != position or drained(client, group)
+
+
 def assert_exact(client: redis.Redis, store: Path, events: int = EVENTS) -> None:
     """lost 0, double 0, sum error 0."""
     on_disk = values_on_disk(store)
@@ -90,7 +100,7 @@ def test_owners_killed_at_random_lose_and_double_nothing(
         while feeder.is_alive() and kills < 12:
             group = chance.choice(GROUPS)
             seen = client.hget(KEYS.books(0), f"{group}.position")
-            wait_until(lambda g=group, s=seen: client.hget(KEYS.books(0), f"{g}.position") != s or drained(client, g))
+            wait_until(partial(moved_on, client, group, seen))
             roles[group].kill()
             client.delete(KEYS.lease(0, group))  # the lease would run out by itself; this only saves the waiting
             roles[group] = start(start_role, group, redis_url, store)
@@ -109,11 +119,11 @@ def test_an_owner_that_slept_past_its_lease_writes_into_nothing(
     with feeding(redis_url):
         for _ in range(2):
             for group, (one, other) in pairs.items():
-                wait_until(lambda g=group: owner(client, g))
+                wait_until(partial(owner, client, group))
                 before = owner(client, group)
                 sleeper = one if before and f":{one.pid}:".encode() in before else other
                 sleeper.pause()
-                wait_until(lambda g=group, b=before: owner(client, g) not in (None, b), DRAIN)
+                wait_until(partial(replaced, client, group, before), DRAIN)
                 sleeper.resume()
     wait_until(lambda: drained(client), DRAIN)
     assert_exact(client, store)

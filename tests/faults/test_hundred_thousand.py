@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -61,7 +62,7 @@ def test_each_recorded_event_is_on_disk_and_in_the_windows_once(
     for _ in range(kills):
         for group in GROUPS:
             seen = client.hget(KEYS.books(0), f"{group}.events")
-            wait_until(lambda g=group, s=seen: client.hget(KEYS.books(0), f"{g}.events") != s or done(client, g))
+            wait_until(partial(moved_on, client, group, seen))
             roles[group].kill()
             roles[group] = start_role("consume", group)
     said = [application.communicate(timeout=120)[0].split() for application in applications]
@@ -74,6 +75,10 @@ def test_each_recorded_event_is_on_disk_and_in_the_windows_once(
         assert sum(window.positive.values()) + window.zero == EVENTS
     for role in roles.values():
         assert role.stop() == 0
+
+
+def moved_on(client: redis.Redis, group: str, events: object) -> bool:
+    return client.hget(KEYS.books(0), f"{group}.events") != events or done(client, group)
 
 
 def done(client: redis.Redis, group: str) -> bool:

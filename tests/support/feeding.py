@@ -30,9 +30,10 @@ class Feed:
 
     def append(self, events: Sequence[Event], *, entry_id: EntryId = "*", seq: int | None = None) -> EntryId:
         number = self.next if seq is None else seq
-        fields = batch_fields(self.name, number, len(events), encode_lines(events), b"{}")
+        fields: Any = batch_fields(self.name, number, len(events), encode_lines(events), b"{}")
         self.next = max(self.next, number + len(events))
-        added = self._client.execute_command("XADD", Keys().events(self.shard), entry_id, *fields)
+        pairs = dict(zip(fields[::2], fields[1::2], strict=True))
+        added = self._client.xadd(Keys().events(self.shard), pairs, id=entry_id)
         assert isinstance(added, bytes)
         return added.decode()
 
@@ -63,9 +64,11 @@ def total(client: redis.Redis, width: int = 10, shards: int = 1) -> Window:
 
 def lag(client: redis.Redis, group: str, shard: int = 0) -> int | None:
     """Entries the group has yet to commit, as the server tells it."""
-    groups: Any = client.execute_command("XINFO", "GROUPS", Keys().events(shard))
-    for row in groups:
-        told = row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True))
-        if told[b"name"] == group.encode():
-            return None if told[b"lag"] is None else int(told[b"lag"])
+    try:
+        groups: Any = client.xinfo_groups(Keys().events(shard))
+    except redis.ResponseError:
+        return None  # nobody has made the stream yet
+    for told in groups:
+        if told["name"] == group.encode():
+            return None if told["lag"] is None else int(told["lag"])
     return None
