@@ -126,7 +126,7 @@ class Sender:
     # --- what follows runs on the sender's thread
 
     def _run(self) -> None:
-        due = clock.monotonic()
+        due = clock.monotonic() + self._settings.flush_interval_seconds
         while not (self._given_up or (self._stopping and not self._buffer.events)):
             self._sleep(due)
             due = clock.monotonic() + self._settings.flush_interval_seconds
@@ -136,7 +136,6 @@ class Sender:
                 # A mistake of ours must cost one call, not silence the application's metrics for good.
                 log.exception("a batch could not be handled and is dropped; please report this")
                 self._buffer.books.lost(INTERNAL)
-                self._next_seq += CALL_EVENTS  # it may have been appended; its numbers must not be used for others
         self._buffer.drop_all(CLOSED)
         self._disconnect()
         lifetime.ended(self)
@@ -178,10 +177,12 @@ class Sender:
     def _deliver(self, batches: list[Batch]) -> None:
         """Append; on trouble again and again with the very same numbers, until it is there or we are given up."""
         stats = msgspec.json.encode(self._buffer.stats())
+        seq = self._next_seq
+        self._next_seq += sum(batch.n for batch in batches)  # used up whatever happens: a number means one event only
         pause = FIRST_PAUSE
         while not self._given_up:
             try:
-                self._append(batches, stats)
+                self._append(seq, batches, stats)
             except _TROUBLE as error:
                 self._tell_trouble(error)
                 self._disconnect()
@@ -190,14 +191,13 @@ class Sender:
                 self._retry_now = False
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
-                self._next_seq += sum(batch.n for batch in batches)
                 self._tell_recovery()
                 return
         self._buffer.books.lost(CLOSED)
 
-    def _append(self, batches: list[Batch], stats: bytes) -> None:
+    def _append(self, seq: int, batches: list[Batch], stats: bytes) -> None:
         client = self._client or self._connect()
-        done = append(client, self._keys, self.shard, self.producer, self._next_seq, batches, stats)
+        done = append(client, self._keys, self.shard, self.producer, seq, batches, stats)
         if done.created:  # perhaps the server was emptied, and the number of shards with it
             raise_shards(client, self._keys, self._settings.streams.shards)
 

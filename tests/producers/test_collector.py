@@ -240,3 +240,24 @@ def test_settings_are_found_upwards_from_the_working_directory(tmp_path: Path, r
     (tmp_path / "vibezen.yaml").write_text(f"vibezen:\n  metrics:\n    redis: {{url: '{redis_url}', prefix: other}}\n")
     with MetricsCollector() as collector:
         assert collector.settings.redis.prefix == "other"
+
+
+def test_the_documented_snippet_runs_as_it_stands(
+    redis_url: str, arrived: Arrived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEZEN_METRICS__REDIS__URL", redis_url)
+
+    async def snippet() -> MetricsCollector:
+        from vibezen.metrics import MetricsCollector, MetricType
+
+        collector = MetricsCollector()
+        await collector.record_system_metric(
+            MetricType.RESPONSE_TIME, value=150.5, metadata={"phase": "implementation", "provider": "openai"}
+        )
+        async with collector.measure_duration("code_generation") as ctx:
+            ctx.metadata["lines_generated"] = 100
+        return collector
+
+    collector = asyncio.run(snippet())
+    assert collector.close_sync() == 0
+    assert [event.metric for event in arrived.events()] == ["response_time", "response_time", "error_rate"]

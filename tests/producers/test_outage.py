@@ -4,6 +4,7 @@ import logging
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.proxy import StartProxy
 from tests.support.servers import StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
+from vibezen.metrics.connection import connect
 from vibezen.metrics.keys import Keys
 
 NEVER = 3600.0
@@ -107,9 +109,9 @@ def test_a_lost_reply_doubles_nothing(
 
 
 def test_with_a_fifth_of_all_replies_lost_everything_arrives_once(
-    make_collector: MakeCollector, start_proxy: StartProxy, redis_url: str, arrived: Arrived
+    make_collector: MakeCollector, start_proxy: StartProxy, any_redis_url: str
 ) -> None:
-    proxy = start_proxy(redis_url)
+    proxy = start_proxy(any_redis_url)
     proxy.cut_share(0.2, seed=7)
     collector = make_collector(proxy.url, buffer_size=10, flush_interval_seconds=0.01)
     for start in range(0, 1000, 50):
@@ -117,7 +119,26 @@ def test_with_a_fifth_of_all_replies_lost_everything_arrives_once(
         collector.flush_sync(0.02)
     assert collector.flush_sync(30) == 0
     assert proxy.cuts > 5
-    assert arrived.values() == list(range(1000))
+    with connect(any_redis_url) as client:
+        assert Arrived(client).values() == list(range(1000))
+
+
+def test_a_server_that_answers_too_late_doubles_nothing(
+    make_collector: MakeCollector,
+    redis_url: str,
+    client: redis.Redis,
+    arrived: Arrived,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vibezen.metrics.producers.sender.connect", partial(connect, read_timeout=0.1))
+    collector = make_collector(redis_url, buffer_size=100_000, flush_interval_seconds=NEVER)
+    record(collector, range(10))
+    assert collector.flush_sync() == 0
+    client.client_pause(400)
+    record(collector, range(10, 900))
+    assert collector.flush_sync(0.05) == 890
+    assert collector.flush_sync(20) == 0
+    assert arrived.values() == list(range(900))
 
 
 def test_a_full_server_gets_everything_once_it_has_room_again(
