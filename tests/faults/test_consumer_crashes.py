@@ -136,9 +136,11 @@ def test_an_owner_that_slept_past_its_lease_writes_into_nothing(
 def assert_readers_see(store: Path, events: int) -> None:
     """What `jq` and DuckDB make of the folder, with no knowledge of commit logs."""
     pattern = f"{store}/events/*/*/*.jsonl"
-    (counted,) = duckdb.sql(
-        f"select count(*), count(distinct value) from read_json('{pattern}', format='nd')"
-    ).fetchall()
+    question = "select count(*), count(distinct value) from read_json(?, format='nd')"
+    with duckdb.connect() as connection:
+        answer = connection.execute(question, [pattern])
+        assert answer is not None
+        (counted,) = answer.fetchall()
     assert counted == (events, events)
     if shutil.which("jq"):
         files = sorted(map(str, store.glob("events/*/*/*.jsonl")))
