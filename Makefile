@@ -8,7 +8,7 @@ ARGS   ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help up demo test check page tools clean
+.PHONY: help up demo test check bench page tools clean
 
 help:                         ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -31,6 +31,9 @@ check: $(VENV)/.dev tools     ## format, lint, types, import law, the page's typ
 	cd api/page && npm run check --silent
 	$(BIN)/python build_backend/check_wheel.py
 
+bench: $(VENV)/.bench         ## what the design promises, measured beside peers; ARGS name benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
+
 page: $(VENV)/.made           ## build the page if its sources changed
 	@$(BIN)/python build_backend/page.py
 
@@ -52,10 +55,15 @@ $(VENV)/.made:
 
 $(VENV)/.up: $(VENV)/.made pyproject.toml build_backend/backend.py
 	@echo "installing vibezen-metrics into $(VENV) (once)"
-	@$(PIP) install -q -e '.[all]'
+	@PYTHONWARNINGS=ignore $(PIP) install -q -e '.[all]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.up
 	@echo "installing development tools into $(VENV) (once)"
 	@$(PIP) install -q --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.up
+	@echo "installing what benchmarks compare with into $(VENV) (once)"
+	@$(PIP) install -q --group bench
 	@touch $@
