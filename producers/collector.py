@@ -32,7 +32,8 @@ R = TypeVar("R")
 
 _BEHIND: Final = 4096
 """Events waiting from which on the sender is taken to be behind."""
-_YIELD_EVERY: Final = 1024
+_YIELD_EVERY: Final = 2048
+"""Events between two turns given to a sender that is behind: rare enough to leave 999 of 1,000 calls untouched."""
 
 
 class MetricsCollector:
