@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from vibezen.metrics.connection import UNREACHABLE
-from vibezen.metrics.errors import ServerUnavailable, StoreError
+from vibezen.metrics.errors import MetricsError, ServerUnavailable
 
 RETRY_AFTER: Final = 2
 """Seconds after which a client should try again when Redis was away."""
@@ -87,7 +87,7 @@ async def _on_redis_error(request: HTTPConnection, error: Exception) -> Response
     return error_response(Away())
 
 
-async def _on_store_error(request: HTTPConnection, error: Exception) -> Response:
+async def _on_metrics_error(request: HTTPConnection, error: Exception) -> Response:
     return error_response(ApiError(503, str(error)))
 
 
@@ -101,7 +101,7 @@ HANDLERS: Final[Mapping[Any, Callable[[Any, Exception], Awaitable[Response]]]] =
     HTTPException: _on_http_error,
     RedisError: _on_redis_error,
     ServerUnavailable: _on_redis_error,
-    StoreError: _on_store_error,
+    MetricsError: _on_metrics_error,
     **dict.fromkeys(UNREACHABLE, _on_redis_error),
     Exception: _on_any_error,
 }

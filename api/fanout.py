@@ -105,7 +105,8 @@ class Subscriber:
         return None
 
     def _take(self) -> Message | None:
-        if self._behind and (snapshot := self._snapshot()):
+        told_of_gap = not self._queue or self._queue[0].kind != "gap"
+        if self._behind and told_of_gap and (snapshot := self._snapshot()):
             # Whatever waited is older than the snapshot, or is in it.
             self._behind = False
             self._queue.clear()

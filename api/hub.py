@@ -23,7 +23,7 @@ from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.api.tail import Entries, Standing, Tail
 from vibezen.metrics.clock import monotonic
 from vibezen.metrics.connection import UNREACHABLE
-from vibezen.metrics.errors import ServerError, StoreError
+from vibezen.metrics.errors import MetricsError, ServerError
 
 FRAME_INTERVAL: Final = 0.25
 """Seconds between two frames at least; what comes in between goes into one."""
@@ -32,9 +32,9 @@ HEARTBEAT: Final = 15.0
 CHECK_INTERVAL: Final = 10.0
 """Seconds between two looks at whether Redis still holds what we believe."""
 CATCH_UP: Final = 1.0
-"""Seconds a client that is ahead of this process (it spoke to another one before) is waited for."""
+"""Seconds that a client waits for a process that is not as far yet as the one it spoke to before."""
 _BACK_OFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
-_TROUBLES: Final = (RedisError, ServerError, StoreError, *UNREACHABLE)
+_TROUBLES: Final = (RedisError, MetricsError, *UNREACHABLE)
 
 log = logging.getLogger(__name__)
 
@@ -98,16 +98,16 @@ class Hub:
         if change is not None:
             change = joined([change, self._state.unsent])
             subscriber.start(self.position, [self._state.frame(change)] if change.slots else [])
-        elif since is not None and self._loaded:
-            subscriber.start(self.position, self._gap(position or Position()))
-        else:
-            subscriber.want_snapshot()
+            return subscriber
+        if since is not None:
+            subscriber.start(self.position, [self._state.gap(str(position or Position()))])
+        subscriber.want_snapshot()
         return subscriber
 
     async def _since(self, position: Position) -> Change | None:
         """What changed after a client's position; None when that cannot be told."""
         with anyio.move_on_after(CATCH_UP):
-            while not self.position.covers(position):
+            while not (self._loaded and self.position.covers(position)):
                 await self._moved.wait()
         journal = self._state.journal
         if journal is None or not self._loaded or not self.position.covers(position):
@@ -135,9 +135,6 @@ class Hub:
     def _snapshot(self) -> Message | None:
         return self._state.snapshot() if self._loaded else None
 
-    def _gap(self, since: Position) -> list[Message]:
-        return [self._state.gap(str(since)), self._state.snapshot()]
-
     async def _follow(self) -> None:
         failures = 0
         while True:
@@ -154,7 +151,7 @@ class Hub:
                 failures += 1
 
     def _away(self, error: Exception, *, first: bool) -> None:
-        self._trouble = str(error) if isinstance(error, ServerError | StoreError) else "no Redis or Valkey answers"
+        self._trouble = str(error) if isinstance(error, MetricsError) else "no Redis or Valkey answers"
         log.log(logging.WARNING if first else logging.DEBUG, "live feed: %s (%s)", self._trouble, error)
 
     async def _resync(self) -> None:
@@ -174,15 +171,15 @@ class Hub:
         self._added, self._checked_at = standing.added, monotonic()
         if self._gone is not None:
             log.warning("live feed: what followed %s is gone; clients get a gap and a snapshot", self._gone)
-            for message in self._gap(self._gone):
-                self._send(message)
+            self._send(self._state.gap(str(self._gone)))
+            self._send(self._state.snapshot())
             self._gone = None
         elif fresh:
             self._fanout.want_snapshot()
         self._move()
 
     def _continues(self, standing: Standing) -> bool:
-        return standing.added >= self._added and self._state.still_reached(standing.first, standing.last)
+        return standing.added >= self._added and standing.reaches_back_to(self.position.live)
 
     async def _load(self, starts: range) -> None:
         async for batch in self._tail.windows(self._state.width, starts):
@@ -240,7 +237,7 @@ class Hub:
 
     async def _beat(self) -> None:
         while True:
-            await anyio.sleep(self._sent_at + HEARTBEAT - monotonic())
+            await anyio.sleep(max(0.0, self._sent_at + HEARTBEAT - monotonic()))
             if monotonic() - self._sent_at >= HEARTBEAT:
                 self._send(self._state.heartbeat())
 

@@ -12,7 +12,7 @@ from vibezen.metrics.catalogue import Catalogue
 from vibezen.metrics.clock import floor_to
 from vibezen.metrics.histogram import Weight
 from vibezen.metrics.series import SeriesKey, parse_series
-from vibezen.metrics.window import Window, from_blob, to_blob
+from vibezen.metrics.window import BLOB_VERSION, Window, from_blob, to_blob
 from vibezen.metrics.window_reader import total
 
 KEPT: Final = 1800
@@ -62,9 +62,14 @@ class RecentWindows:
         return start, metric
 
     def replace(self, shard: int, start: int, stored: Mapping[bytes, bytes]) -> set[Slot]:
-        """Take what Redis has stored for a shard's window as the whole truth; the slots that changes."""
+        """Take what Redis has stored for a shard's window as the whole truth; the slots that changes.
+
+        Raises MetricsError when it is of a format this version does not know.
+        """
         fresh: dict[str, dict[Place, bytes]] = {}
         for key, blob in stored.items():
+            if blob[:1] != BLOB_VERSION:
+                from_blob(blob)  # raises, and says why
             metric, place = self._place(shard, key.decode())
             fresh.setdefault(metric, {})[place] = blob
         window = self._windows.get(start, {})

@@ -5,7 +5,7 @@ from typing import Final
 
 from vibezen.metrics.api.journal import Change, Journal, change_of, joined
 from vibezen.metrics.api.messages import Cells, Frame, Gap, Heartbeat, Message, Recorded, Snapshot, message
-from vibezen.metrics.api.position import EntryNumber, Position
+from vibezen.metrics.api.position import Position
 from vibezen.metrics.api.realtime import WINDOWS, Realtime, realtime
 from vibezen.metrics.api.recent import RecentWindows, Slot
 from vibezen.metrics.catalogue import Catalogue
@@ -128,8 +128,3 @@ class LiveState:
 
     def heartbeat(self) -> Message:
         return message(self.position, Heartbeat(id=str(self.position), at=self._clock()))
-
-    def still_reached(self, first: EntryNumber | None, last: EntryNumber) -> bool:
-        """Whether a stream from `first` to `last` still has everything after our position."""
-        here = self.position.live
-        return last == here or (first is not None and first <= here <= last)

@@ -23,7 +23,14 @@ class Standing(NamedTuple):
 
     first: EntryNumber | None = None
     last: EntryNumber = (0, 0)
+    length: int = 0
     added: int = 0
+
+    def reaches_back_to(self, position: EntryNumber) -> bool:
+        """Whether everything after `position` is still there."""
+        untouched = self.added == self.length
+        kept = untouched or (self.first is not None and self.first <= position)
+        return position == self.last or (kept and position < self.last)
 
 
 class Entries(NamedTuple):
@@ -57,7 +64,8 @@ class Tail:
                 return Standing()
             raise
         first = entry_number(info["first-entry"][0]) if info["first-entry"] else None
-        return Standing(first, entry_number(info["last-generated-id"]), int(info["entries-added"]))
+        last = entry_number(info["last-generated-id"])
+        return Standing(first, last, int(info["length"]), int(info["entries-added"]))
 
     async def read(self, after: Position, *, wait: bool) -> Entries:
         """What came after a position; waits up to MAX_BLOCK seconds for the first entry when asked to."""
@@ -100,5 +108,5 @@ class Tail:
 def _frame(fields: dict[bytes, bytes]) -> Frame | None:
     try:
         return decode_frame(fields[FIELD.encode()])
-    except (KeyError, ValueError, MetricsError):  # msgspec's errors are ValueErrors
+    except (KeyError, MetricsError):
         return None

@@ -17,7 +17,7 @@ from vibezen.metrics.config import Width
 from vibezen.metrics.event import MAX_AHEAD
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import SeriesKey
-from vibezen.metrics.window import Window
+from vibezen.metrics.window import Window, sum_of
 
 MAX_POINTS: Final = 1500
 """Points in one series of an answer."""
@@ -132,7 +132,7 @@ class Total:
     def window(self) -> Window:
         """The total. Of a gauge, `last` is the sum over series of each one's newest value."""
         if self._newest:
-            self._sum.last = math.fsum(window.last for window in self._newest.values())
+            self._sum.last = sum_of([window.last for window in self._newest.values()])
         return self._sum
 
 

@@ -1,0 +1,74 @@
+import pytest
+import redis
+
+from tests.support.feeding import Feed, event
+from tests.support.serving import NOW, Served, Windows
+from vibezen.metrics.keys import Keys
+
+pytestmark = pytest.mark.server
+
+KEYS = Keys()
+NO_GROUP = {
+    "owner": None,
+    "epoch": 0,
+    "position": "0-0",
+    "lag": None,
+    "entries": 0,
+    "events": 0,
+    "rejected": 0,
+    "updated": None,
+}
+
+
+def test_empty_server_is_one_shard_with_nothing_in_it(served: Served) -> None:
+    answer = served.get("/api/pipeline")
+    assert answer["at"] == NOW
+    assert answer["shards"] == [
+        {
+            "shard": 0,
+            "length": 0,
+            "bytes": None,
+            "last_id": "0-0",
+            "dead": 0,
+            "groups": {"archive": NO_GROUP, "aggregate": {**NO_GROUP, "too_old": 0, "overflow": 0}},
+        }
+    ]
+
+
+def test_server_and_store_are_named(served: Served, client: redis.Redis) -> None:
+    answer = served.get("/api/pipeline")
+    assert answer["redis"]["server"] in ("valkey", "redis")
+    assert answer["redis"]["used_memory"] > 0
+    assert answer["store"]["free_bytes"] > 0
+    assert len(answer["store"]["id"]) == 36
+
+
+def test_shard_tells_length_dead_letters_owners_positions_and_lag(
+    served: Served, client: redis.Redis, windows: Windows
+) -> None:
+    first, second = (Feed(client, shard=1).append([event()]) for _ in range(2))
+    client.set(KEYS.shards, 2)
+    client.xgroup_create(KEYS.events(1), "archive", first, entries_read=1)
+    client.xgroup_create(KEYS.events(1), "foreign", "0")
+    client.set(KEYS.lease(1, "archive"), "host:1:abc")
+    client.hset(KEYS.dead(1), "1-1/0", "{}")
+    client.hset(KEYS.books(1), mapping={"archive.epoch": 3, "archive.entries": 1, "archive.events": 10})
+    client.hset(KEYS.books(1), mapping={"archive.rejected": 2, "archive.updated": "1763985600.250"})
+    client.hset(KEYS.books(1), mapping={"aggregate.too_old": 4, "aggregate.overflow": 5})
+    empty, shard = served.get("/api/pipeline")["shards"]
+    assert empty["length"] == 0
+    assert (shard["shard"], shard["length"], shard["last_id"], shard["dead"]) == (1, 2, second, 1)
+    assert shard["bytes"] > 100
+    assert shard["groups"] == {
+        "archive": {
+            "owner": "host:1:abc",
+            "epoch": 3,
+            "position": first,
+            "lag": 1,
+            "entries": 1,
+            "events": 10,
+            "rejected": 2,
+            "updated": 1763985600.25,
+        },
+        "aggregate": {**NO_GROUP, "too_old": 4, "overflow": 5},
+    }

@@ -1,0 +1,126 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.support.serving import NOW
+from vibezen.metrics.api.errors import BadParameter
+from vibezen.metrics.api.question import Question, parse_question, parse_time
+from vibezen.metrics.config import Settings
+
+HOUR = 3600
+
+
+def ask(**parameters: str) -> Question:
+    return parse_question({"metric": "response_time", **parameters}, Settings(), NOW)
+
+
+def test_without_a_range_it_is_the_last_hour() -> None:
+    plan = ask().plan
+    assert (plan.start, plan.stop, plan.step) == (int(NOW) - 5 - HOUR, int(NOW) + 5, 10)
+
+
+@pytest.mark.parametrize(
+    ("metric", "aggregate"),
+    [("response_time", "p50"), ("tokens", "sum"), ("concurrency", "last"), ("error_rate", "mean"), ("other", "p50")],
+)
+def test_without_an_aggregate_it_is_the_one_that_suits_the_kind(metric: str, aggregate: str) -> None:
+    assert ask(metric=metric).aggregates == (aggregate,)
+
+
+def test_lists_are_taken_in_order_and_once() -> None:
+    question = ask(agg="p95, count,p95", group_by="model,provider")
+    assert question.aggregates == ("p95", "count")
+    assert question.group_by == ("model", "provider")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60", 60), ("60s", 60), ("5m", 300), ("1h", 3600), ("1d", 86_400), ("auto", 10)]
+)
+def test_step_is_a_length(text: str, seconds: int) -> None:
+    assert ask(step=text).plan.step == seconds
+
+
+ISO = datetime(2025, 11, 24, 12, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("now", NOW),
+        ("now-90s", NOW - 90),
+        ("now-15m", NOW - 900),
+        ("now-1h", NOW - HOUR),
+        ("now-2d", NOW - 48 * HOUR),
+        ("now-1w", NOW - 168 * HOUR),
+        ("1763985600", 1_763_985_600.0),
+        ("1763985600.25", 1_763_985_600.25),
+        ("1763985600250", 1_763_985_600.25),
+        ("2025-11-24T12:00:00Z", ISO),
+        ("2025-11-24T12:00:00", ISO),
+        ("2025-11-24 12:00:00", ISO),
+        ("2025-11-24T13:00:00+01:00", ISO),
+        ("2025-11-24T13:00:00 01:00", ISO),
+        ("2025-11-24", ISO - 12 * HOUR),
+    ],
+)
+def test_times_come_in_several_spellings(text: str, expected: float) -> None:
+    assert parse_time("from", text, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("metric", ""),
+        ("metric", "Response-Time"),
+        ("metric", "response_time\n"),
+        ("metric", 'x"}*'),
+        ("from", "yesterday"),
+        ("from", "now+1h"),
+        ("from", "now-1y"),
+        ("from", "now\n"),
+        ("from", "nan"),
+        ("from", "-5"),
+        ("from", "0"),
+        ("from", "9" * 16),
+        ("from", "0001-01-01"),
+        ("from", "now"),
+        ("to", "now-1h"),
+        ("to", "2025-13-01"),
+        ("to", "now-999999999w"),
+        ("step", "0"),
+        ("step", "-10"),
+        ("step", "1.5"),
+        ("step", "7"),
+        ("step", "15"),
+        ("step", "fast"),
+        ("step", "999999999w"),
+        ("group_by", "user"),
+        ("group_by", "provider,password"),
+        ("agg", "median"),
+        ("agg", "p50,P95"),
+        ("where", "provider=openai"),
+        ("Metric", "cost"),
+    ],
+)
+def test_bad_parameter_is_named(field: str, value: str) -> None:
+    with pytest.raises(BadParameter) as caught:
+        ask(**{field: value})
+    expected = "from" if (field, value) == ("to", "now-1h") else field
+    assert (caught.value.status, caught.value.detail.field) == (400, expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_step_that_gives_too_many_points_is_refused() -> None:
+    with pytest.raises(BadParameter, match="at most 1500"):
+        ask(**{"from": "now-1d", "step": "10"})
+
+
+def test_labels_are_those_configured() -> None:
+    settings: Any = Settings()
+    from msgspec.structs import replace
+
+    fewer = replace(settings, aggregation=replace(settings.aggregation, labels=("team",)))
+    assert parse_question({"metric": "cost", "group_by": "team"}, fewer, NOW).group_by == ("team",)
+    with pytest.raises(BadParameter, match="known are team"):
+        parse_question({"metric": "cost", "group_by": "model"}, fewer, NOW)
