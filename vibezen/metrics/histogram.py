@@ -75,7 +75,7 @@ class Distribution:
             return low
         high = self._at(math.floor(position) + 1)
         # Not low + (high - low) * share: the difference of two doubles may be beyond a double.
-        return min(low * (1 - share) + high * share, high)
+        return min(max(low * (1 - share) + high * share, low), high)
 
     def _at(self, position: float) -> float:
         """The value of the sample number `position` (from 0) in ascending order."""

@@ -98,7 +98,10 @@ def window_of(values: Sequence[float], times: Sequence[float]) -> Window:
         above = [v for v in values if v > 0]
         below = [-v for v in values if v < 0]
         positive, negative, zero = buckets_of(above), buckets_of(below), len(values) - len(above) - len(below)
-    return Window(len(values), sum_of(values), 0.0, low, high, last, last_ts, zero, positive, negative)
+    total = sum_of(values)
+    # What rounding took from the total; a later batch may cancel all but that.
+    carry = sum_of([*values, -total]) if _isfinite(total) else 0.0
+    return Window(len(values), total, carry, low, high, last, last_ts, zero, positive, negative)
 
 
 def sum_of(values: Sequence[float]) -> float:
