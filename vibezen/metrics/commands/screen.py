@@ -1,5 +1,6 @@
 """What `up` shows: a banner once everything answers, and every line of every child under the child's name."""
 
+from contextlib import suppress
 from typing import Final
 
 from rich.console import Console
@@ -26,7 +27,8 @@ class TerminalScreen:
         self._console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def line(self, role: str, text: str) -> None:
-        self._console.print(Text.assemble((f"{role:<{WIDTH}} | ", STYLES.get(role, "")), text))
+        with suppress(OSError):  # the terminal was closed: nobody looks, and the end must still be orderly
+            self._console.print(Text.assemble((f"{role:<{WIDTH}} | ", STYLES.get(role, "")), text))
 
     def banner(self, settings: Settings, server: str, token: str | None, *, demo: bool) -> None:
         title = Text.assemble(
