@@ -8,6 +8,7 @@ from vibezen.metrics.catalogue import Family
 from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import (
+    WHOLE,
     Metadata,
     MetadataValue,
     check_metadata_size,
@@ -51,7 +52,7 @@ class Gate:
         check_metric(metric)
         name = str.__str__(metric)  # of an enumeration the text alone
         family = self._catalogue[name].family if name in self._catalogue else self._family_of(routes)
-        route = name, self._sampling.get(name, 1.0) if self._on[family] else SWITCHED_OFF
+        route = name, self._sampling.get(name, WHOLE) if self._on[family] else SWITCHED_OFF
         if len(routes) < _ROUTES_BOUND:
             routes[name] = route
         return route

@@ -23,6 +23,7 @@ from vibezen.metrics.event import (
     check_line_size,
     encode_lines,
     known_names,
+    lines_fit,
 )
 from vibezen.metrics.producers.append import Batch
 
@@ -68,7 +69,7 @@ def _encode_whole(events: Sequence[Event], now: float) -> bytes | None:
     if float in types and b":null" in payload:
         return None  # a NaN or infinity is encoded as null
     # No value is longer than its line; the lines' own limit is wider.
-    return payload if len(max(payload.split(b"\n"), key=len)) <= MAX_VALUE_CHARS else None
+    return payload if lines_fit(payload, MAX_VALUE_CHARS) else None
 
 
 def _encode_each(events: Sequence[Event], now: float, refuse: Refuse) -> Iterator[bytes]:

@@ -31,6 +31,10 @@ MAX_COUNT: Final = 2**32
 MIN_SAMPLE_RATE: Final = 1e-9
 """One sample in a billion. The inverse of a rate is a weight: that of the smallest double would be infinite."""
 
+WHOLE: Final = 1.0
+"""The sample rate of an event that stands for itself alone. The encoder leaves a default out only when it is this very
+object, which keeps a tenth of every line off the wire and the disk."""
+
 MetadataValue = str | int | float | bool | None
 Metadata = Mapping[str, MetadataValue]
 
@@ -165,11 +169,11 @@ def check_event(event: Event | UnboundedEvent, arrived: float) -> None:
     check_metadata(event.metadata)
 
 
-def lines_fit(payload: bytes) -> bool:
-    """Whether no line is longer than MAX_LINE_BYTES, without cutting the payload into lines."""
+def lines_fit(payload: bytes, limit: int = MAX_LINE_BYTES) -> bool:
+    """Whether no line is longer than `limit` bytes, without cutting the payload into lines."""
     start = 0
-    while len(payload) - start > MAX_LINE_BYTES:
-        end = payload.rfind(b"\n", start, start + MAX_LINE_BYTES + 1)
+    while len(payload) - start > limit:
+        end = payload.rfind(b"\n", start, start + limit + 1)
         if end < 0:
             return False
         start = end + 1
