@@ -19,6 +19,9 @@ PIPELINE: Final = 500
 BATCH: Final = 500
 """Messages per call of the batch subscriber, as many as our entries hold."""
 
+SILENT: Any = None
+"""The broker takes None for "no log line per message"; its annotation does not say so."""
+
 
 class Measured(BaseModel):
     """The event of the contract, as a FastStream application would declare it."""
@@ -35,7 +38,7 @@ def publish(url: str, messages: list[dict[str, Any]], *, pipelined: bool) -> flo
 
 
 async def _publish(url: str, messages: list[dict[str, Any]], *, pipelined: bool) -> float:
-    async with RedisBroker(url, logger=None) as broker:
+    async with RedisBroker(url, logger=SILENT) as broker:
         start = time.perf_counter()
         if pipelined:
             client = await broker.connect()
@@ -56,7 +59,7 @@ def archive(url: str, count: int, path: Path, *, last_id: str = "0") -> float:
 
 
 async def _archive(url: str, count: int, path: Path, last_id: str) -> float:
-    broker = RedisBroker(url, logger=None)
+    broker = RedisBroker(url, logger=SILENT)
     all_written = asyncio.Event()
     written = 0
     with path.open("wb", buffering=0) as file:

@@ -23,7 +23,7 @@ HALF: Final = 0.5
 
 
 class Figure(msgspec.Struct, omit_defaults=True):
-    """One measured thing: the median of `rounds`. A goal is a bound on one side; without one it stands for comparison."""
+    """One measured thing; its value is the median of `rounds`. A goal bounds it on one side."""
 
     what: str
     rounds: list[float]

@@ -33,7 +33,7 @@ def samples(count: int, seed: int = 1) -> list[Sample]:
     """Series in random order; values spread as response times do, over two powers of ten."""
     rng = random.Random(seed)
     series = [(metric, *model, phase) for metric in METRICS for model in MODELS for phase in PHASES]
-    sessions = [f"{rng.getrandbits(64):016x}" for _ in range(200)]
+    sessions = [f"{rng.getrandbits(32):08x}" for _ in range(200)]
     return [
         Sample(metric, round(rng.lognormvariate(5.5, 0.7), 3), provider, model, phase, rng.choice(sessions))
         for metric, provider, model, phase in rng.choices(series, k=count)
