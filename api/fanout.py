@@ -5,6 +5,7 @@ empty, the subscriber is let go. Nobody waits for anybody.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -18,6 +19,9 @@ QUEUE: Final = 16
 """Messages that may wait for one subscriber: four seconds at the most frames per second."""
 MAX_SUBSCRIBERS: Final = 5000
 """Per process; beyond it the door says so, since each one more would slow all."""
+
+
+log = logging.getLogger(__name__)
 
 
 class End(Enum):
@@ -78,6 +82,7 @@ class Subscriber:
             self._skips += 1
             self._queue.clear()
             if self._skips > 1:
+                log.info("a live client does not keep up and is let go")
                 self.end(End.SLOW)
                 return
             self._behind = True

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
 from vibezen.metrics.api.errors import Away
 from vibezen.metrics.api.fanout import Fanout, Subscriber
@@ -151,7 +151,7 @@ class Hub:
                 failures += 1
 
     def _away(self, error: Exception, *, first: bool) -> None:
-        self._trouble = str(error) if isinstance(error, MetricsError) else "no Redis or Valkey answers"
+        self._trouble = reason_of(error)
         log.log(logging.WARNING if first else logging.DEBUG, "live feed: %s (%s)", self._trouble, error)
 
     async def _resync(self) -> None:
@@ -249,3 +249,14 @@ class Hub:
         """Wake those who wait for this process to catch up."""
         self._moved.set()
         self._moved = asyncio.Event()
+
+
+def reason_of(error: Exception) -> str:
+    """Why Redis cannot be used, in words that name no address and no secret."""
+    if isinstance(error, MetricsError):
+        return str(error)
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return "Redis refuses our user or password"
+    if isinstance(error, UNREACHABLE):
+        return "no Redis or Valkey answers"
+    return f"Redis refuses: {error}"

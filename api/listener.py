@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -72,7 +73,12 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield
+        log = logging.getLogger("uvicorn.error")
+        log.addFilter(_is_no_cut_stream)
+        try:
+            yield
+        finally:
+            log.removeFilter(_is_no_cut_stream)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -85,3 +91,8 @@ class Server(uvicorn.Server):
         # Streams end before uvicorn waits for them to.
         self._closing()
         await super().shutdown(sockets)
+
+
+def _is_no_cut_stream(record: logging.LogRecord) -> bool:
+    """Uvicorn takes a stream that we cut, because its client does not read, for a mistake."""
+    return record.msg != "ASGI callable returned without completing response."

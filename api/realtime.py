@@ -4,6 +4,7 @@
 """
 
 import math
+from operator import is_
 from typing import Final
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from vibezen.metrics.api.recent import RecentWindows
 from vibezen.metrics.catalogue import Better, Kind, MetricSpec
 from vibezen.metrics.clock import floor_to
-from vibezen.metrics.window import Window
+from vibezen.metrics.window import Window, merged
 from vibezen.metrics.window_reader import Number, Total, aggregates
 
 WINDOWS: Final = 6
@@ -56,42 +57,64 @@ class Realtime(msgspec.Struct):
 _SHOWN: Final = ("count", "rate", "sum", "mean", "min", "max", "last", "p50", "p95", "p99")
 
 
-def realtime(recent: RecentWindows, now: float, *, version: str, demo: bool) -> Realtime:
-    """All metrics that have any window in memory, at the time `now` (Unix seconds)."""
-    width = recent.width
-    newest = floor_to(now, width)
-    current = range(newest - (WINDOWS - 1) * width, newest + width, width)
-    before = range(current.start - WINDOWS * width, current.start, width)
-    # Only the part of the open window that has passed, or rates would dip every ten seconds.
-    elapsed = now - current.start
-    metrics: dict[str, MetricNow] = {}
-    as_of = -math.inf
-    for metric in recent.metrics():
-        spec = recent.catalogue[metric]
-        window = _over(recent, current, metric)
-        previous = _headline(_over(recent, before, metric), spec.kind, WINDOWS * width)
-        metrics[metric] = _now(spec, window, elapsed, previous)
-        as_of = max(as_of, window.last_ts)
-    return Realtime(
-        at=now,
-        as_of=as_of if as_of > -math.inf else None,
-        window=WINDOWS * width,
-        demo=demo,
-        version=version,
-        metrics=metrics,
-    )
+class RealtimeView:
+    """Computes the answer from recent windows; what has not changed since the last time is not merged again."""
 
+    def __init__(self, recent: RecentWindows, *, version: str, demo: bool) -> None:
+        self._recent, self._version, self._demo = recent, version, demo
+        self._merged: dict[tuple[str, bool], tuple[list[Window], Window]] = {}
+        self._previous: dict[str, tuple[Window, Number]] = {}
 
-def _over(recent: RecentWindows, starts: range, metric: str) -> Window:
-    kind = recent.catalogue[metric].kind
-    result = Total(kind)
-    for start in starts:
+    def at(self, now: float) -> Realtime:
+        """All metrics that have any window in memory, at the time `now` (Unix seconds)."""
+        width = self._recent.width
+        newest = floor_to(now, width)
+        current = range(newest - (WINDOWS - 1) * width, newest + width, width)
+        # Only the part of the open window that has passed, or rates would dip every ten seconds.
+        elapsed = now - current.start
+        metrics: dict[str, MetricNow] = {}
+        as_of = -math.inf
+        for metric in self._recent.metrics():
+            spec = self._recent.catalogue[metric]
+            window = self._now(metric, spec.kind, current)
+            metrics[metric] = _told(spec, window, elapsed, self._before(metric, spec.kind, current))
+            as_of = max(as_of, window.last_ts)
+        return Realtime(
+            at=now,
+            as_of=as_of if as_of > -math.inf else None,
+            window=WINDOWS * width,
+            demo=self._demo,
+            version=self._version,
+            metrics=metrics,
+        )
+
+    def _now(self, metric: str, kind: Kind, current: range) -> Window:
         if kind is Kind.GAUGE:
-            for series, window in recent.parts(start, metric):
-                result.add(series, window)
-        else:
-            result.add(metric, recent.total(start, metric))
-    return result.window()
+            return self._over(metric, kind, current, is_now=True)
+        # Of six windows only the open one changes with every frame.
+        closed = self._over(metric, kind, current[:-1], is_now=True)
+        return merged([closed, self._recent.total(current[-1], metric)])
+
+    def _before(self, metric: str, kind: Kind, current: range) -> Number:
+        span = WINDOWS * self._recent.width
+        window = self._over(metric, kind, range(current.start - span, current.start, current.step), is_now=False)
+        known = self._previous.get(metric)
+        if known is None or known[0] is not window:
+            known = self._previous[metric] = (window, _headline(window, kind, span))
+        return known[1]
+
+    def _over(self, metric: str, kind: Kind, starts: range, *, is_now: bool) -> Window:
+        """Some windows as one; the same object as long as none of them has changed."""
+        totals = [self._recent.total(start, metric) for start in starts]
+        known = self._merged.get((metric, is_now))
+        if known is None or not all(map(is_, known[0], totals)):
+            result = Total(kind)
+            for start in starts:
+                for series, window in self._recent.parts(start, metric) if kind is Kind.GAUGE else ():
+                    result.add(series, window)
+            window = result.window() if kind is Kind.GAUGE else merged(totals)
+            known = self._merged[metric, is_now] = (totals, window)
+        return known[1]
 
 
 def _headline(window: Window, kind: Kind, seconds: float) -> Number:
@@ -106,7 +129,7 @@ def _headline(window: Window, kind: Kind, seconds: float) -> Number:
             return aggregates(window, ["p50"], seconds)[0]
 
 
-def _now(spec: MetricSpec, window: Window, elapsed: float, previous: Number) -> MetricNow:
+def _told(spec: MetricSpec, window: Window, elapsed: float, previous: Number) -> MetricNow:
     value = _headline(window, spec.kind, elapsed)
     shown = dict(zip(_SHOWN, aggregates(window, _SHOWN, elapsed), strict=True))
     if not window.count:  # that nothing came is known; what it would have been is not

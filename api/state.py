@@ -6,7 +6,7 @@ from typing import Final
 from vibezen.metrics.api.journal import Change, Journal, change_of, joined
 from vibezen.metrics.api.messages import Cells, Frame, Gap, Heartbeat, Message, Recorded, Snapshot, message
 from vibezen.metrics.api.position import Position
-from vibezen.metrics.api.realtime import WINDOWS, Realtime, realtime
+from vibezen.metrics.api.realtime import WINDOWS, Realtime, RealtimeView
 from vibezen.metrics.api.recent import RecentWindows, Slot
 from vibezen.metrics.catalogue import Catalogue
 from vibezen.metrics.clock import Clock, floor_to
@@ -27,19 +27,22 @@ class LiveState:
         self.journal: Journal | None = None
         self.unsent = Change()
         """What was taken in since the last frame."""
-        self._recent = RecentWindows(width, catalogue)
-        self._cells = Cells()
         self._catalogue, self._clock = catalogue, clock
         self._version, self._demo = version, demo
-        self._latest: tuple[float, Message] | None = None
+        self._forget()
 
     def begin(self, position: Position) -> None:
         """Start anew at `position`, knowing nothing."""
         self.position = position
         self.journal = Journal(position.live)
         self.unsent = Change()
+        self._forget()
+
+    def _forget(self) -> None:
         self._recent = RecentWindows(self.width, self._catalogue)
-        self._latest = None
+        self._now = RealtimeView(self._recent, version=self._version, demo=self._demo)
+        self._cells = Cells()
+        self._latest: tuple[float, Message] | None = None
 
     def kept(self) -> range:
         """Starts of the windows held, from the oldest to the one that is open now."""
@@ -85,7 +88,7 @@ class LiveState:
         self._cells.prune(self.kept().start)
 
     def realtime(self) -> Realtime:
-        return realtime(self._recent, self._clock(), version=self._version, demo=self._demo)
+        return self._now.at(self._clock())
 
     def snapshot(self) -> Message:
         now = self._clock()

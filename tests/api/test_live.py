@@ -1,7 +1,9 @@
 """The live feed as clients see it, over a real server. It is always NOW here; the server's entry ids are real."""
 
 import json
+import random
 import socket
+from itertools import pairwise
 
 import pytest
 import redis
@@ -11,6 +13,7 @@ from tests.support.servers import StartServer
 from tests.support.serving import NOW, OPEN, Json, Served, StartDashboard, Windows, samples
 from tests.support.waiting import WaitUntil
 from vibezen.metrics.api import fanout, hub
+from vibezen.metrics.api.position import parse_position
 from vibezen.metrics.live import Change
 from vibezen.metrics.series import series_key
 
@@ -152,6 +155,33 @@ def test_new_process_resumes_clients_of_an_old_one(
         with newcomer.socket(since=since) as one:
             resumed = one.next()
             assert (resumed["type"], resumed["id"], count(resumed)) == ("frame", positions[-1], 39)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_client_that_comes_and_goes_sees_rising_ids_and_ends_with_the_truth(
+    served: Served, windows: Windows, redis_url: str, start_dashboard: StartDashboard, seed: int
+) -> None:
+    moods = random.Random(seed)
+    processes = [served, start_dashboard(redis_url, clock=lambda: NOW)]
+    seen: list[Json] = []
+    total = 0
+    while total < 60:
+        with moods.choice(processes).socket(since=seen[-1]["id"] if seen else None) as one:
+            for _ in range(moods.randrange(3)):
+                grown = moods.randrange(1, 4)
+                (*_, last) = frames(windows, range(total + 1, total + 1 + grown))
+                total += grown
+                seen += one.until_id(last)
+        frames(windows, range(total + 1, total + 2))
+        total += 1
+    with processes[0].socket(since=seen[-1]["id"]) as one:
+        seen.append(one.next())
+    assert {message["type"] for message in seen[1:]} == {"frame"}
+    positions = [parse_position(message["id"]) for message in seen]
+    assert all(before is not None and after is not None and before < after for before, after in pairwise(positions))
+    counts = [count(message) for message in seen]
+    assert counts == sorted(counts)
+    assert counts[-1] == total
 
 
 def test_two_processes_give_the_same_ids(
@@ -355,6 +385,8 @@ def test_client_that_leaves_frees_everything(served: Served, wait_until: WaitUnt
         one.next(), next(events)
         assert served.hub.subscribers == 2
     wait_until(lambda: served.hub.subscribers == 0)
+    assert served.http.head("/api/stream").status_code == 200
+    assert served.hub.subscribers == 0
     with served.socket() as one:
         one.next()
         one.connection.socket.shutdown(socket.SHUT_RDWR)  # no goodbye

@@ -1,9 +1,10 @@
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from tests.support.serving import NOW, OPEN, samples
-from vibezen.metrics.api.realtime import MetricNow, Realtime, realtime
+from vibezen.metrics.api.realtime import MetricNow, Realtime, RealtimeView
 from vibezen.metrics.api.recent import RecentWindows
 from vibezen.metrics.catalogue import Catalogue
 from vibezen.metrics.series import series_key
@@ -17,13 +18,14 @@ class Told:
 
     def __init__(self) -> None:
         self.recent = RecentWindows(10, Catalogue())
+        self.view = RealtimeView(self.recent, version="1.2.3", demo=True)
 
     def __call__(self, metric: str, ago: int, values: Sequence[float], shard: int = 0, **labels: str) -> None:
         start = OPEN - ago
         self.recent.put(shard, start, series_key(metric, labels), samples(*values, at=start + 1.0))
 
     def all(self, now: float = NOW) -> Realtime:
-        return realtime(self.recent, now, version="1.2.3", demo=True)
+        return self.view.at(now)
 
     def now(self, metric: str) -> MetricNow:
         return self.all().metrics[metric]
@@ -120,3 +122,28 @@ def test_unknown_metric_is_a_distribution(told: Told) -> None:
     told("http.server.duration", 0, [1])
     now = told.now("http.server.duration")
     assert (now.kind, now.better) == ("distribution", None)
+
+
+def test_what_was_computed_before_does_not_stay_when_windows_change_or_time_goes_on(told: Told) -> None:
+    told("tokens", 0, [1])
+    told("tokens", 30, [10])
+    told("tokens", 60, [100])
+    told("concurrency", 60, [5], producer="a")
+    assert (told.now("tokens").sum, told.now("tokens").previous) == (11, 100 / 60)
+    told("tokens", 30, [10, 20], shard=1)
+    told("tokens", 70, [200])
+    assert (told.now("tokens").sum, told.now("tokens").previous) == (41, 300 / 60)
+    later = told.all(NOW + 30).metrics
+    assert (later["tokens"].sum, later["tokens"].previous) == (1, (10 + 30 + 100 + 200) / 60)
+    assert later["concurrency"].previous == 5
+    fresh = RealtimeView(told.recent, version="1.2.3", demo=True)
+    assert fresh.at(NOW + 30) == told.all(NOW + 30)
+
+
+def test_sum_beyond_a_double_is_no_number_in_json(told: Told) -> None:
+    told("tokens", 0, [1.7e308, 1.7e308])
+    told("concurrency", 0, [1.7e308], producer="a")
+    told("concurrency", 0, [1.7e308], producer="b")
+    metrics = msgspec.json.decode(msgspec.json.encode(told.all()))["metrics"]
+    assert (metrics["tokens"]["sum"], metrics["tokens"]["count"]) == (None, 2)
+    assert metrics["concurrency"]["value"] is None

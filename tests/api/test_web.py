@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -23,6 +24,8 @@ from vibezen.metrics import MetricsDashboard, MetricsStorage, WebDashboard, conf
 from vibezen.metrics.api import hub
 from vibezen.metrics.errors import AddressInUse, StoreError, StoreMismatch
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.live import Change
+from vibezen.metrics.series import series_key
 
 pytestmark = pytest.mark.server
 
@@ -137,8 +140,6 @@ def test_storage_that_cannot_be_used_is_one_clear_line(redis_url: str, tmp_path:
 def test_server_of_another_store_is_not_served(
     redis_url: str, windows: Windows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import redis
-
     with redis.Redis.from_url(redis_url) as client:
         client.set(Keys().store, "another-store")
 
@@ -195,6 +196,21 @@ def start_api(
     return start
 
 
+def test_demonstration_says_so_in_every_answer(
+    start_role: StartRole, redis_url: str, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    port = str(free_port())
+    where = ("--redis-url", redis_url, "--storage-dir", str(tmp_path / "store"), "--port", port)
+    role = start_role("api", *where, **{config.DEMO_VARIABLE: "1"})
+    wait_until(lambda: "Dashboard:" in role.said)
+
+    def answer() -> httpx.Response | None:
+        found = httpx.get(f"http://127.0.0.1:{port}/api/metrics/realtime")
+        return found if found.status_code == 200 else None
+
+    assert wait_until(answer).json()["demo"] is True
+
+
 StartApi = Callable[[], tuple[RoleProcess, int]]
 
 
@@ -240,15 +256,13 @@ def test_termination_with_clients_that_do_not_read_takes_seconds(start_api: Star
             deaf.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}\r\n".encode())
         with connect(f"ws://127.0.0.1:{port}/ws") as reader:
             for number in range(1, 13):
-                from vibezen.metrics.live import Change
-                from vibezen.metrics.series import series_key
-
                 window = samples(*range(number), at=start)
                 last = windows.show([Change(start, series_key(f"m{i}", {}), window) for i in range(300)])
                 while not json.loads(reader.recv(timeout=DEADLINE))["id"].startswith(last):
                     pass
         assert role.stop(10) == 0
     assert "Traceback" not in role.said
+    assert "without completing" not in role.said
 
 
 def test_api_starts_without_redis_and_finds_it_later(
