@@ -238,7 +238,7 @@ def test_bound_beyond_this_machine_the_banner_logs_in(start_up: StartUp, free_po
 def test_demo_has_a_store_and_a_prefix_of_its_own_and_says_so(
     start_up: StartUp, wait_until: WaitUntil, free_port: int, store: Path
 ) -> None:
-    up = start_up("--demo", "--rate", "200", "--seed", "7")
+    up = start_up("--demo", "--rate", "20", "--seed", "7")
     wait_until(lambda: ask(free_port, "/api/metrics/realtime").get("metrics", {}).get("tokens"))
     assert ask(free_port, "/api/metrics/realtime")["demo"] is True
     assert not endpoint_file().exists()
