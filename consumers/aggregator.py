@@ -21,10 +21,10 @@ from vibezen.metrics.consumers.windows import WindowCache, WindowId
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.live import FIELD, KEPT_SECONDS, LIVE_AGE, Change, Frame, encode_frame
+from vibezen.metrics.live import FIELD, KEPT_SECONDS, LIVE_AGE, SHOWN_SECONDS, Change, Frame, encode_frame
 from vibezen.metrics.series import SeriesKey, SeriesTable
 from vibezen.metrics.verdict import judge
-from vibezen.metrics.window import Window, to_blob, window_of
+from vibezen.metrics.window import Window, merged, to_blob, window_of
 
 COMMIT_SAMPLES: Final = 200_000
 """Samples that are committed without waiting for the interval: more would only hold memory."""
@@ -160,7 +160,7 @@ class Aggregator:
         self._since = self._oldest = self._newest = None
 
     def _gathered(self) -> dict[WindowId, dict[SeriesKey, Window]]:
-        """What came in since the last commit, per window of every width."""
+        """What came in since the last commit, by window. Widths may share a Window: none is to be changed."""
         gathered = self._odd
         for fine_start, slot in self._samples.items():
             targets = [
@@ -171,9 +171,7 @@ class Aggregator:
                 delta = window_of(values, times)
                 for into in targets:
                     present = into.get(key)
-                    if present is None:
-                        present = into[key] = Window()
-                    present.merge(delta)
+                    into[key] = delta if present is None else merged((present, delta))
         return gathered
 
     def _write(self, changed: dict[WindowId, dict[SeriesKey, Window]]) -> None:
@@ -205,10 +203,11 @@ class Aggregator:
     def _show(self, changed: dict[WindowId, dict[SeriesKey, Window]]) -> None:
         """Tell the live feed. After the commit and outside it: a frame lost here is made good by the next one."""
         width = self._finest.seconds
+        shown_since = self._now() - SHOWN_SECONDS - width
         changes = [
             Change(start, key, window)
             for (found, start), windows in changed.items()
-            if found == width
+            if found == width and start > shown_since
             for key, window in windows.items()
         ]
         if not changes:

@@ -76,9 +76,10 @@ def attach(client: Redis, keys: Keys, taken: Taken, position: EntryId | None, *,
     require(answer, taken)
     added, length, read, at, books = answer
     texts = [field.decode() for field in books]
-    return Standing(
-        added, length, None if read < 0 else read, at.decode(), dict(zip(texts[::2], texts[1::2], strict=True))
-    )
+    if read < 0 and at == b"0-0":
+        read = added - length  # nothing read yet, and whatever is gone was trimmed from the front
+    known = dict(zip(texts[::2], texts[1::2], strict=True))
+    return Standing(added, length, None if read < 0 else read, at.decode(), known)
 
 
 def run_shard(reader: "Reader", sink: Sink, stopping: Callable[[], bool], *, once: bool = False) -> None:

@@ -4,6 +4,7 @@ A series-window that is not here is read from Redis before anything is merged in
 because only the shard's owner writes them, and an owner whose fence is stale cannot commit.
 """
 
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from redis import Redis
@@ -11,10 +12,13 @@ from redis import Redis
 from vibezen.metrics.histogram import Weight
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import SeriesKey, overflow_key, parse_series
-from vibezen.metrics.window import Window, from_blob
+from vibezen.metrics.window import Window, from_blob, merged
 
 HELD_SERIES: Final = 20_000
 """Series-windows held between commits; at about 2 KB each."""
+
+KNOWN_SERIES: Final = 50_000
+"""Series keys whose metric is remembered: each comes back in every window."""
 
 WindowId = tuple[int, int]
 """(width, start) in seconds."""
@@ -68,8 +72,9 @@ class WindowCache:
             for key, delta in deltas.items():
                 state = held.states.get(key)
                 if state is None:
-                    state = held.states[key] = Window()
-                state.merge(delta)
+                    held.states[key] = delta.copy()
+                else:
+                    state.merge(delta)
         changed = {window: {key: self._held[window].states[key] for key in keys} for window, keys in bounded.items()}
         return Applied(changed, folded)
 
@@ -87,10 +92,8 @@ class WindowCache:
                     held.names.add(target)
                     if target == key:
                         held.count(key)
-            if target in result:
-                result[target].merge(delta)
-            else:
-                result[target] = delta
+            present = result.get(target)
+            result[target] = delta if present is None else merged((present, delta))
         return result, folded
 
     def _load_names(self, windows: list[WindowId]) -> None:
@@ -131,5 +134,6 @@ class WindowCache:
             total -= len(self._held.pop(window).states)
 
 
+@lru_cache(maxsize=KNOWN_SERIES)
 def _metric_of(key: SeriesKey) -> str:
     return parse_series(key).metric

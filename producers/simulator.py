@@ -103,19 +103,42 @@ def run(
     duration: float | None,
     incidents: Sequence[str],
     stop_event: threading.Event,
+    history: float = 0.0,
 ) -> int:
     """Record simulated traffic in real time until `duration` seconds have passed or `stop_event` is set.
 
     A `rate` asked for is kept by day and night, up to what this machine can do; without one the traffic follows the
-    day. Returns the number of events recorded. Raises ConfigError for an unknown incident.
+    day. `history`: seconds before now whose traffic is recorded first, as fast as it goes. Returns the number of
+    events recorded. Raises ConfigError for an unknown incident.
     """
     known = [parse_incident(text) for text in incidents]
     start = wall()
     end = start + duration if duration else math.inf
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     traffic = events(seed, start, end, rate or DEFAULT_RATE, known, day_rhythm=rate is None)
+    past = events(seed + 1, start - history, start, rate or DEFAULT_RATE, day_rhythm=rate is None)
+    full = settings.buffer_max_events // 2
     with MetricsCollector(settings=settings) as collector:
-        return _play(collector, traffic, end, settings.buffer_max_events // 2, stop_event)
+        recorded = _play_past(collector, past, full, stop_event) if history else 0
+        return recorded + _play(collector, traffic, end, full, stop_event)
+
+
+def _play_past(collector: MetricsCollector, past: Iterator[Event], full: int, stop_event: threading.Event) -> int:
+    """Record what has happened already, under its own time."""
+    recorded = 0
+    while (chunk := list(itertools.islice(past, _CHUNK))) and _has_room(collector, full, stop_event):
+        for event in chunk:
+            collector.record_nowait(event.metric, event.value, event.metadata, ts=event.ts)
+        recorded += len(chunk)
+    return recorded
+
+
+def _has_room(collector: MetricsCollector, full: int, stop_event: threading.Event) -> bool:
+    """Wait while the server is the limit, rather than lose events. False when asked to stop."""
+    while collector.stats().buffered > full:
+        if stop_event.wait(0.005):
+            return False
+    return not stop_event.is_set()
 
 
 def _play(
@@ -135,12 +158,8 @@ def _play(
                 return recorded
             collector.record_nowait(event.metric, event.value, event.metadata, ts=due)
             recorded += 1
-        now = wall()
-        while collector.stats().buffered > full:  # the server is the limit: wait for it rather than lose events
-            if stop_event.wait(0.005):
-                return recorded
-            now = wall()
-        if stop_event.is_set():
+        if not _has_room(collector, full, stop_event):
             return recorded
+        now = wall()
         behind += max(0.0, now - due - MAX_LAG)
     return recorded

@@ -89,6 +89,20 @@ def test_commits_one_after_another_add_up(
     assert lag(client, "aggregate") == 0
 
 
+def test_the_lag_is_known_from_the_first_commit_on(
+    client: redis.Redis, new_aggregator: NewAggregator, drain: Drain, now: float
+) -> None:
+    feed = Feed(client)
+    feed.append([event(1, now)])
+    feed.append([event(2, now)])
+    client.xgroup_create(KEYS.events(0), "aggregate", id="0")
+    aggregator = new_aggregator()
+    drain(aggregator)
+    for _ in range(3):
+        feed.append([event(3, now)])
+    assert lag(client, "aggregate") == 3
+
+
 def test_a_successor_merges_into_what_is_stored(
     client: redis.Redis, new_aggregator: NewAggregator, drain: Drain, now: float
 ) -> None:
@@ -223,13 +237,14 @@ def test_frames_hold_absolute_values_and_the_ages_of_live_events(
 ) -> None:
     feed = Feed(client)
     aggregator = new_aggregator()
-    feed.append([event(1, now - 3), event(2, now), event(4, now - 3000)])
+    feed.append([event(1, now - 3), event(2, now), event(4, now - 600), event(4, now - 3000)])
     drain(aggregator)
     feed.append([event(8, now)])
     drain(aggregator)
     entries: Any = client.xrange(KEYS.frames)
     first, second = (decode_frame(fields[FIELD.encode()]) for _, fields in entries)
     assert (first.oldest, first.newest) == (now - 3, now)
+    assert min(change.start for change in first.changes) == int(now - 600) // 10 * 10
     (change,) = second.changes
     assert (change.start, change.window.count, change.window.sum) == (int(now) // 10 * 10, 3, 11.0)
 

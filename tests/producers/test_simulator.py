@@ -142,6 +142,14 @@ def test_run_sends_in_real_time_until_its_duration_is_over(redis_url: str, arriv
     assert max(times) - min(times) < 0.6
 
 
+def test_the_past_comes_first_under_its_own_time(redis_url: str, arrived: Arrived) -> None:
+    recorded = run(settings_for(redis_url), 50, 1, 0.5, [], threading.Event(), history=600)
+    times = [event.ts or 0.0 for event in arrived.events()]
+    assert len(times) == recorded
+    assert 599 < max(times) - min(times) < 602
+    assert recorded == pytest.approx(600 * 50, rel=0.2)
+
+
 def test_run_ends_when_asked_to(redis_url: str, arrived: Arrived, wait_until: WaitUntil) -> None:
     stop = threading.Event()
     recorded: list[int] = []

@@ -22,6 +22,8 @@ Weight = int | float
 Buckets = dict[int, Weight]
 """Bucket index → number of samples in it (whole unless sampled)."""
 
+_MANY = 50
+"""From so many samples on, Counter's start-up pays."""
 _log2, _ceil = math.log2, math.ceil
 
 
@@ -33,7 +35,13 @@ def bucket_of(magnitude: float) -> int:
 def buckets_of(magnitudes: Iterable[float]) -> Buckets:
     """The buckets of many values > 0, each counting once."""
     per_octave = _PER_OCTAVE
-    return dict(Counter([_ceil(_log2(v) * per_octave) - 1 for v in magnitudes]))
+    buckets = [_ceil(_log2(v) * per_octave) - 1 for v in magnitudes]
+    if len(buckets) >= _MANY:
+        return dict(Counter(buckets))
+    counted: Buckets = {}
+    for bucket in buckets:
+        counted[bucket] = counted.get(bucket, 0) + 1
+    return counted
 
 
 def value_of(bucket: int) -> float:
@@ -43,6 +51,9 @@ def value_of(bucket: int) -> float:
 
 
 def add_buckets(into: Buckets, other: Mapping[int, Weight]) -> None:
+    if not into:
+        into.update(other)
+        return
     for bucket, weight in other.items():
         into[bucket] = into.get(bucket, 0) + weight
 

@@ -15,6 +15,8 @@ FIELD: Final = "frame"
 """The entry's only field."""
 KEPT_SECONDS: Final = 300
 """How far back a client may resume; older frames are trimmed."""
+SHOWN_SECONDS: Final = 1800
+"""How old a window may be to concern the live feed; history coming in below that is found by asking for it."""
 FRAME_VERSION: Final = b"\x01"
 
 

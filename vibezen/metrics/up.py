@@ -33,6 +33,8 @@ from vibezen.metrics.processes import Tree
 
 DEMO_FOLDER: Final = "metrics_demo"
 DEMO_PREFIX: Final = "vibezen-demo"
+DEMO_HISTORY_SECONDS: Final = 3600
+"""What a new demonstration shows at once: an hour, so that no chart begins empty."""
 LOCK_FILE: Final = ".up.lock"
 """In the storage folder; held for as long as `up` runs, and empty after it ended as it should."""
 DRAIN_SECONDS: Final = 10.0
@@ -172,7 +174,8 @@ def _start_roles(tree: Tree, settings: Settings, url: str, simulate: Sequence[st
         tree.start_python(group, ["consume", group, *file], environ)
     tree.start_python("api", ["api", *file], environ)
     if simulate is not None:
-        tree.start_python("simulate", ["simulate", *simulate, *file], environ)
+        past = ["--history", str(DEMO_HISTORY_SECONDS)]
+        tree.start_python("simulate", ["simulate", *past, *simulate, *file], environ)
 
 
 @contextmanager

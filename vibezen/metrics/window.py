@@ -51,14 +51,23 @@ class Window(msgspec.Struct, array_like=True, gc=False):
         """Take in the samples of `other`. On equal `last_ts` the other's `last` wins."""
         self.count += other.count
         self._add(other.total)
-        self._add(other.carry)
-        self.min = min(self.min, other.min)
-        self.max = max(self.max, other.max)
+        if other.carry:
+            self._add(other.carry)
+        if other.min < self.min:
+            self.min = other.min
+        if other.max > self.max:
+            self.max = other.max
         if other.last_ts >= self.last_ts:
             self.last, self.last_ts = other.last, other.last_ts
         self.zero += other.zero
-        add_buckets(self.positive, other.positive)
-        add_buckets(self.negative, other.negative)
+        if other.positive:
+            add_buckets(self.positive, other.positive)
+        if other.negative:
+            add_buckets(self.negative, other.negative)
+
+    def copy(self) -> "Window":
+        """One with the same samples that shares nothing with this one."""
+        return msgspec.structs.replace(self, positive=self.positive.copy(), negative=self.negative.copy())
 
     def add(self, value: float, weight: Weight, ts: float) -> None:
         """One sample that stands for `weight` samples. Extremes are not scaled."""
@@ -89,6 +98,10 @@ class Window(msgspec.Struct, array_like=True, gc=False):
 
 def window_of(values: Sequence[float], times: Sequence[float]) -> Window:
     """The window of many samples of weight one; `times[i]` is the time of `values[i]`. At least one sample."""
+    if len(values) == 1:
+        window = Window()
+        window.add(values[0], 1, times[0])
+        return window
     last_ts = max(times)
     last = values[len(times) - 1 - times[::-1].index(last_ts)]
     low, high = min(values), max(values)

@@ -8,6 +8,7 @@ import typer
 
 from vibezen.metrics.commands.options import Config, RedisUrl, StorageDir, load_settings
 from vibezen.metrics.commands.process import log_to_stderr, stop_event
+from vibezen.metrics.keys import Keys
 
 Rate = Annotated[
     float | None, typer.Option(min=0.1, metavar="N", help="Events per second, day and night. Without: follows the day.")
@@ -30,6 +31,9 @@ def simulate(
     seed: Seed = None,
     duration: Annotated[float | None, typer.Option(min=0.1, metavar="SECONDS", help="End after this time.")] = None,
     incident: Incident = None,
+    history: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Into an empty store: traffic of this time before now, too.")
+    ] = 0.0,
 ) -> None:
     """Record simulated traffic: AI coding sessions over several providers and models."""
     settings = load_settings(config, redis_url, storage_dir)
@@ -41,7 +45,9 @@ def simulate(
     url = connection.redis_url(settings)
     with closing(connection.connect(url)) as client:
         connection.check_server(client, url)
-    print(f"{run(settings, rate, seed, duration, incident or (), stop_event())} events recorded")
+        # A past recorded twice would be a past that never was.
+        past = 0.0 if client.exists(Keys(settings.redis.prefix).shards) else history
+    print(f"{run(settings, rate, seed, duration, incident or (), stop_event(), past)} events recorded")
 
 
 def check_incidents(incidents: Sequence[str]) -> None:
