@@ -111,6 +111,9 @@ def test_window_older_than_the_snapshot_is_told_when_it_changes_late(served: Ser
         windows.show([Change(start, SERIES, samples(7, at=start)) for start in (late, too_late)])
         frame = one.next()
         assert [window["start"] for window in frame["windows"]] == [late]
+        windows.show([Change(too_late, SERIES, samples(7, 8, at=too_late))])
+        (position,) = frames(windows, range(1, 2))
+        assert one.next()["id"] == position, "history that comes in is no frame"
 
 
 @pytest.mark.parametrize("transport", ["socket", "events"])
