@@ -18,6 +18,7 @@ from vibezen.metrics.event import (
     Event,
     check_event,
     encode_lines,
+    is_name,
     known_names,
 )
 from vibezen.metrics.verdict import Verdict, judge
@@ -38,6 +39,8 @@ def line(**fields: str) -> bytes:
 
 def reason(raw: bytes, arrived: float = NOW) -> str:
     """Why this line is refused. Its good neighbours are kept as they came."""
+    for name in ("m", "k", *(f"k{i}" for i in range(33))):
+        is_name(name)  # an unknown name would hide what the fast path lets through
     verdict = judge(GOOD + b"\n" + raw + b"\n" + GOOD + b"\n", arrived)
     assert [event.value for event in verdict.events] == [150.5, 150.5]
     assert verdict.payload == (GOOD + b"\n") * 2
@@ -125,6 +128,7 @@ REFUSED = {
     "metadata null": (line(metadata="null"), "metadata: "),
     "metadata a list": (line(metadata="[]"), "metadata: "),
     "long line": (GOOD + b" " * MAX_LINE_BYTES, "event: 16475 bytes on one line; at most 16384"),
+    "long line, well formed": (line(metadata='{"k":1%s}' % (" " * MAX_LINE_BYTES)), "event: 16"),
     "empty line": (b"", "event: the line is empty"),
     "blank line": (b" \t\r", "event: the line is empty"),
     "another JSON value": (b"[]", "event: "),
@@ -209,7 +213,8 @@ def test_missing_time_is_the_arrival_and_is_kept_with_the_line(raw: bytes) -> No
 @pytest.mark.parametrize("arrived", [0.001, MIN_TS - 1, 1e14, 1.8e16])
 def test_arrival_that_no_event_may_have_gives_no_event_its_time(arrived: float) -> None:
     assert judge(b'{"metric":"m","value":1}', arrived).rejected[0].reason.startswith("ts: ")
-    assert judge(line(ts=str(arrived)), arrived).rejected[0].reason.startswith("ts: ")
+    judge(line() + b"\n", NOW)  # makes the names known, so that the fast path is tried
+    assert judge(line(ts=str(arrived)) + b"\n", arrived).rejected[0].reason.startswith("ts: ")
 
 
 def test_line_that_only_its_time_makes_too_long_is_refused() -> None:
@@ -233,6 +238,12 @@ def test_good_batch_is_accepted_as_the_bytes_that_came() -> None:
 def test_last_line_needs_no_newline() -> None:
     verdict = judge(GOOD + b"\n" + GOOD, NOW)
     assert (len(verdict.events), verdict.payload) == (2, (GOOD + b"\n") * 2)
+
+
+@pytest.mark.parametrize("around", [(b" ", b""), (b"", b" \t"), (b"\t", b"\r")])
+def test_white_space_around_a_line_is_not_kept(around: tuple[bytes, bytes]) -> None:
+    before, after = around
+    assert judge(before + GOOD + after + b"\n", NOW).payload == GOOD + b"\n"
 
 
 SPREAD = GOOD.replace(b',"metadata"', b',\n"metadata"')
