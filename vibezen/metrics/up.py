@@ -76,7 +76,7 @@ def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = Non
                 with nullcontext() if demo else _endpoint(settings, url):
                     _watch(tree, asked, settings.dashboard, lambda: screen.banner(settings, url, token, demo=demo))
                     tree.stop("simulate", seconds=STOP_SECONDS)
-                    _drain(tree, client, Keys(settings.redis.prefix), asked)
+                    _drain(tree, client, settings, asked)
 
 
 def _of_its_own(settings: Settings) -> Settings:
@@ -213,11 +213,11 @@ def _listens(dashboard: Dashboard) -> bool:
     return True
 
 
-def _drain(tree: Tree, client: Redis, keys: Keys, asked: list[int]) -> None:
+def _drain(tree: Tree, client: Redis, settings: Settings, asked: list[int]) -> None:
     """Give the consumers time to read what was appended before the signal; a second signal ends the wait."""
     deadline = monotonic() + DRAIN_SECONDS
     try:
-        while len(asked) < 2 and not _caught_up(client, keys):
+        while len(asked) < 2 and not _caught_up(client, settings):
             if monotonic() > deadline:
                 tree.say("not everything could be read in time; it is kept and read at the next start")
                 return
@@ -226,9 +226,11 @@ def _drain(tree: Tree, client: Redis, keys: Keys, asked: list[int]) -> None:
         tree.say("the server does not answer; what it holds is read at the next start")
 
 
-def _caught_up(client: Redis, keys: Keys) -> bool:
-    shards = client.get(keys.shards)
-    return all(_has_read_all(client, keys.events(shard)) for shard in range(int(shards) if shards else 1))
+def _caught_up(client: Redis, settings: Settings) -> bool:
+    keys = Keys(settings.redis.prefix)
+    known = client.get(keys.shards)
+    shards = max(settings.streams.shards, int(known) if isinstance(known, bytes) else 1)
+    return all(_has_read_all(client, keys.events(shard)) for shard in range(shards))
 
 
 def _has_read_all(client: Redis, stream: str) -> bool:
