@@ -101,12 +101,16 @@ def test_running_up_is_found_by_programs_of_this_user_alone(start_up: StartUp, f
     assert not endpoint_file().exists()
 
 
-def test_what_was_appended_before_ctrl_c_is_read_before_the_end(start_up: StartUp, store: Path) -> None:
+def test_what_was_appended_before_ctrl_c_is_read_before_the_end(
+    start_up: StartUp, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEZEN_METRICS__STREAMS__SHARDS", "2")
     up = start_up()
     url = running_endpoint().url  # type: ignore[union-attr]
     with connect(url) as client:
         for number in range(20_000):
-            client.execute_command("XADD", "vibezen:{0}:events", "*", "metric", "response_time", "value", number)
+            stream = f"vibezen:{{{number % 2}}}:events"
+            client.execute_command("XADD", stream, "*", "metric", "response_time", "value", number)
     assert interrupt(up) == 0
     assert "not everything" not in up.said
     assert values_on_disk(store) == dict.fromkeys(range(20000), 1)
