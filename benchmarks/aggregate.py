@@ -18,7 +18,7 @@ import msgspec
 from benchmarks.options import Options
 from benchmarks.report import Figure, Report, ratio
 from benchmarks.rounds import alternate, in_fresh_process
-from benchmarks.server import server, server_version, work_folder
+from benchmarks.server import QUIET, server, server_version, work_folder
 from benchmarks.stream import ENTRY_EVENTS, KEYS, books, counted, empty, fill, forget_readers, settings_for
 from benchmarks.workload import LABELS, SERIES, events, one_of_each, samples
 from vibezen.metrics.batch import batch_fields
@@ -43,7 +43,7 @@ FILLED: Final = 200_000
 
 
 def run(options: Options) -> Report:
-    with work_folder() as folder, server(folder) as url:
+    with work_folder() as folder, server(folder, *QUIET) as url:
         fill(url, samples(DIFFERENT), EVENTS // DIFFERENT, RATE)
         rates = alternate({"ours": lambda: _turn(url, folder), "bare": lambda: _bare_turn(url)}, options.rounds)
         empty(url)

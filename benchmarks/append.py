@@ -11,7 +11,7 @@ from typing import Final
 from benchmarks.options import Options
 from benchmarks.report import Figure, Report, ratio
 from benchmarks.rounds import alternate, in_fresh_process
-from benchmarks.server import server, server_version, work_folder
+from benchmarks.server import QUIET, server, server_version, work_folder
 from benchmarks.stream import ENTRY_EVENTS, KEYS, empty
 from benchmarks.workload import events, metadata_of, samples
 from vibezen.metrics.clock import wall
@@ -30,7 +30,7 @@ Contestant = Callable[[str], tuple[float, int]]
 
 
 def run(options: Options) -> Report:
-    with work_folder() as folder, server(folder) as url:
+    with work_folder() as folder, server(folder, *QUIET) as url:
         contestants = {
             "ours": lambda: _emptied(url, _ours),
             "bare": lambda: _emptied(url, _bare),

@@ -15,7 +15,7 @@ import msgspec
 from benchmarks.options import Options
 from benchmarks.report import Figure, Report, ratio
 from benchmarks.rounds import alternate, in_fresh_process
-from benchmarks.server import server, server_version, work_folder
+from benchmarks.server import QUIET, server, server_version, work_folder
 from benchmarks.stream import (
     ENTRY_EVENTS,
     KEYS,
@@ -45,7 +45,7 @@ BARE_SEEN: Final = 550_000
 
 
 def run(options: Options) -> Report:
-    with work_folder() as folder, server(folder) as url:
+    with work_folder() as folder, server(folder, *QUIET) as url:
         fill(url, samples(DIFFERENT), EVENTS // DIFFERENT, RATE)
         in_fresh_process(_publish, url)
         turns = _Turns(url, folder)

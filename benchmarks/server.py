@@ -32,9 +32,13 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+QUIET: Final = ("--auto-aof-rewrite-percentage", "0")
+"""No rewriting of the append-only file in the background, which would slow down whoever's turn it happens to be."""
+
+
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """The address of a running server."""
+def server(folder: Path, *more: str) -> Iterator[str]:
+    """The address of a running server, with `more` options."""
     port = free_port()
     url = f"redis://127.0.0.1:{port}/0"
     data = folder / "server"
@@ -42,7 +46,7 @@ def server(folder: Path) -> Iterator[str]:
     options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(data), "--save", ""]
     options += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
     with (data / "server.log").open("wb") as log:
-        process = subprocess.Popen([find_program(), *options], stdout=log, stderr=log, preexec_fn=end_with_parent())
+        process = subprocess.Popen([find_program(), *options, *more], stdout=log, stderr=log, preexec_fn=end_with_parent())
     try:
         _wait_ready(url)
         yield url
