@@ -389,7 +389,7 @@ def test_client_that_leaves_frees_everything(served: Served, wait_until: WaitUnt
         assert served.hub.subscribers == 2
     wait_until(lambda: served.hub.subscribers == 0)
     assert served.http.head("/api/stream").status_code == 200
-    assert served.hub.subscribers == 0
+    wait_until(lambda: served.hub.subscribers == 0)
     with served.socket() as one:
         one.next()
         one.connection.socket.shutdown(socket.SHUT_RDWR)  # no goodbye
