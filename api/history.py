@@ -15,7 +15,7 @@ from vibezen.metrics.clock import floor_to
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import OVERFLOW, SeriesKey, parse_series
 from vibezen.metrics.window import Window, from_blob
-from vibezen.metrics.window_reader import Fetched, Number, Total, aggregates, fetch
+from vibezen.metrics.window_reader import Fetched, Number, Total, aggregates, fetch, fetch_totals
 
 MAX_ANSWER_POINTS: Final = 50_000
 """Points in all series of one answer: some 2 MB of JSON, and up to 80 MB of histograms while it is computed."""
@@ -116,7 +116,9 @@ async def history(client: Redis, keys: Keys, shards: int, question: Question, ki
     """Answer from the windows that are kept. Raises BadParameter when the answer would be too large."""
     plan = question.plan
     steps = _Steps(question, kind)
-    async for batch in fetch(client, keys, shards, plan.width, plan.windows(now), question.metric):
+    # A gauge's total needs its series, and so do groups; all else is answered from the totals.
+    read = fetch if question.group_by or kind is Kind.GAUGE else fetch_totals
+    async for batch in read(client, keys, shards, plan.width, plan.windows(now), question.metric):
         # Decoding hours of windows must not hold up the live feed.
         await anyio.to_thread.run_sync(steps.add, batch)
     lines = await anyio.to_thread.run_sync(steps.lines, now)

@@ -6,6 +6,7 @@ position.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from redis import Redis
@@ -17,12 +18,12 @@ from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Aggregation, Width
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
 from vibezen.metrics.consumers.shard import attach
-from vibezen.metrics.consumers.windows import WindowCache, WindowId
+from vibezen.metrics.consumers.windows import Gathered, WindowCache
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import FIELD, KEPT_SECONDS, LIVE_AGE, SHOWN_SECONDS, Change, Frame, encode_frame
-from vibezen.metrics.series import SeriesKey, SeriesTable
+from vibezen.metrics.series import SeriesKey, SeriesTable, metric_of
 from vibezen.metrics.verdict import judge
 from vibezen.metrics.window import Window, merged, to_blob, window_of
 
@@ -49,7 +50,8 @@ class Aggregator:
         self._policy, self._series, self._now = policy, series, now
         self._widths = policy.widths
         self._finest = policy.widths[0]
-        self._cache = WindowCache(client, keys, taken.shard, policy.max_series)
+        self._cache = WindowCache(client, partial(keys.window, taken.shard), policy.max_series)
+        self._totals = WindowCache(client, partial(keys.totals, taken.shard))
         standing = attach(client, keys, taken, None, note_floor=True)
         self.cursor: EntryId = standing.position
         self._entries_read = standing.entries_read
@@ -60,7 +62,7 @@ class Aggregator:
         )
         self._samples: dict[int, dict[SeriesKey, Samples]] = {}
         self._count = 0
-        self._odd: dict[WindowId, dict[SeriesKey, Window]] = {}
+        self._odd: Gathered = {}
         self._since: float | None = None
         self._oldest: float | None = None
         self._newest: float | None = None
@@ -151,15 +153,18 @@ class Aggregator:
     def commit(self) -> None:
         if self._since is None:
             return
-        changed, folded = self._cache.apply(self._gathered())
+        gathered = self._gathered()
+        changed, folded = self._cache.apply(gathered)
+        totals, _ = self._totals.apply(self._added_up(gathered))
         self._overflow += round(folded.get(self._finest.seconds, 0))
-        self._write(changed)
+        self._write(changed, totals)
         self._show(changed)
         self._cache.evict()
+        self._totals.evict()
         self._samples, self._odd, self._count = {}, {}, 0
         self._since = self._oldest = self._newest = None
 
-    def _gathered(self) -> dict[WindowId, dict[SeriesKey, Window]]:
+    def _gathered(self) -> Gathered:
         """What came in since the last commit, by window. Widths may share a Window: none is to be changed."""
         gathered = self._odd
         for fine_start, slot in self._samples.items():
@@ -174,7 +179,25 @@ class Aggregator:
                     into[key] = delta if present is None else merged((present, delta))
         return gathered
 
-    def _write(self, changed: dict[WindowId, dict[SeriesKey, Window]]) -> None:
+    def _added_up(self, gathered: Gathered) -> Gathered:
+        """The same samples by metric alone: most questions are about a metric as a whole, and must not read the
+        thousands of series that one window may hold. The total of a gauge is not a sum of samples."""
+        gauges = self._series.gauges
+        totals: Gathered = {}
+        for window, deltas in gathered.items():
+            into = totals[window] = {}
+            for key, delta in deltas.items():
+                metric = metric_of(key)
+                if metric in gauges:
+                    continue
+                present = into.get(metric)
+                if present is None:
+                    into[metric] = delta.copy()
+                else:
+                    present.merge(delta)
+        return totals
+
+    def _write(self, changed: Gathered, totals: Gathered) -> None:
         shard, group = self._taken.shard, self._taken.group
         books: dict[str, str | int] = {
             "entries": self._entries,
@@ -193,14 +216,15 @@ class Aggregator:
         args: list[str | bytes | int | float] = [self._taken.fence, self._taken.owner, LEASE_MS, group, self.cursor]
         args += ["" if self._entries_read is None else self._entries_read, len(books)]
         args += [part for name, value in books.items() for part in (f"{group}.{name}", value)]
-        for (width, start), windows in changed.items():
-            keys.append(self._keys.window(shard, width, start))
-            args += [start + width + keep[width], len(windows)]
-            for key, window in windows.items():
-                args += (key, to_blob(window))
+        for name, part in ((self._keys.window, changed), (self._keys.totals, totals)):
+            for (width, start), windows in part.items():
+                keys.append(name(shard, width, start))
+                args += [start + width + keep[width], len(windows)]
+                for key, window in windows.items():
+                    args += (key, to_blob(window))
         require(scripts.run(self._client, scripts.load(PACKAGE, "aggregate_commit"), keys, args), self._taken)
 
-    def _show(self, changed: dict[WindowId, dict[SeriesKey, Window]]) -> None:
+    def _show(self, changed: Gathered) -> None:
         """Tell the live feed. After the commit and outside it: a frame lost here is made good by the next one."""
         width = self._finest.seconds
         shown_since = self._now() - SHOWN_SECONDS - width

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Write the windows that a run of entries changed, and move the group's position past those entries.
--- KEYS  1 stream  2 lease  3 fence  4 books  5… one hash per window
+-- KEYS  1 stream  2 lease  3 fence  4 books  5… one hash per window, of series or of totals
 -- ARGV  1 fence  2 owner  3 lease time in ms  4 group  5 position  6 entries read ('' = unknown)
 --       7 number of book fields, then that many field, value;
---       then for each window key: expiry in Unix seconds, number of series, that many series key, blob
+--       then for each window key: expiry in Unix seconds, number of fields, that many series key or metric, blob
 -- Reply 1, or 0 when another owner has raised the fence (then nothing was written).
 -- Atomic, because a blob holds exactly the entries up to the position. All values are absolute: twice is once.
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then

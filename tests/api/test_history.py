@@ -5,8 +5,6 @@ import redis
 
 from tests.support.serving import NOW, OPEN, Json, Served, Windows, samples
 from vibezen.metrics.api import history
-from vibezen.metrics.series import overflow_key
-from vibezen.metrics.window import to_blob
 
 pytestmark = pytest.mark.server
 
@@ -75,11 +73,8 @@ def test_groups_are_by_label_and_an_absent_label_is_its_own_group(served: Served
     }
 
 
-def test_series_beyond_the_bound_are_a_group_of_their_own(
-    served: Served, windows: Windows, client: redis.Redis
-) -> None:
-    name = windows.keys.window(0, 10, OPEN - 20)
-    client.hset(name, overflow_key("response_time"), to_blob(samples(1, 2, at=OPEN - 20)))
+def test_series_beyond_the_bound_are_a_group_of_their_own(served: Served, windows: Windows) -> None:
+    windows.store(OPEN - 20, "response_time", samples(1, 2, at=OPEN - 20), overflow="true")
     grouped = ask(served, agg="count", group_by="model")["series"]
     assert ({"overflow": "true"}, 2) in [(line["labels"], values(line)[1]) for line in grouped]
     assert values(ask(served, agg="count")["series"][0])[1] == 7

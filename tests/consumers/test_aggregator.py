@@ -16,7 +16,7 @@ from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import FIELD, decode_frame
 from vibezen.metrics.series import overflow_key, parse_series, series_key
-from vibezen.metrics.window import Window
+from vibezen.metrics.window import Window, from_blob, merged
 
 KEYS = Keys()
 Drain = Callable[[Sink], None]
@@ -210,6 +210,24 @@ def test_series_beyond_the_bound_fold_into_one(
     assert found[overflow_key("response_time")].count == 30
     assert total(client).count == 40
     assert books(client)["overflow"] == "30"
+
+
+def test_totals_hold_all_series_of_a_metric_whoever_owns_the_shard(
+    client: redis.Redis, new_aggregator: NewAggregator, drain: Drain, now: float
+) -> None:
+    feed = Feed(client)
+    policy = Aggregation(max_series=3)
+    for _ in range(2):
+        feed.append([event(v, now, model=f"m{v}") for v in range(1, 6)] + [event(9, now, "concurrency")])
+        drain(new_aggregator(policy))
+    for width in (10, 60):
+        ((_, start, series),) = windows(client, width)
+        stored: Any = client.hgetall(KEYS.totals(0, width, start))
+        assert list(stored) == [b"response_time"]
+        whole = from_blob(stored[b"response_time"])
+        assert whole == merged(w for key, w in series.items() if parse_series(key).metric == "response_time")
+        assert (whole.count, whole.sum) == (10, 30.0)
+        assert client.expiretime(KEYS.totals(0, width, start)) == client.expiretime(KEYS.window(0, width, start))
 
 
 def test_a_gauge_keeps_its_producers_apart(

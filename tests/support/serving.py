@@ -20,9 +20,9 @@ from vibezen.metrics.api.web import MetricsDashboard, WebDashboard
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import FIELD, Change, Frame, encode_frame
-from vibezen.metrics.series import series_key
+from vibezen.metrics.series import metric_of, series_key
 from vibezen.metrics.storage import MetricsStorage
-from vibezen.metrics.window import Window, to_blob, window_of
+from vibezen.metrics.window import Window, from_blob, merged, to_blob, window_of
 
 NOW: Final = 1_763_985_635.0
 """Half way through the window that begins at OPEN."""
@@ -46,6 +46,9 @@ class Windows:
     def store(self, start: int, metric: str, window: Window, shard: int = 0, width: int = 10, **labels: str) -> None:
         name = self.keys.window(shard, width, start)
         self._client.hset(name, series_key(metric, labels), to_blob(window))
+        stored: Any = self._client.hgetall(name)
+        of_metric = [from_blob(blob) for series, blob in stored.items() if metric_of(series.decode()) == metric]
+        self._client.hset(self.keys.totals(shard, width, start), metric, to_blob(merged(of_metric)))
 
     def commit(self, start: int, metric: str, window: Window, shard: int = 0, **labels: str) -> str:
         self.store(start, metric, window, shard, 10, **labels)

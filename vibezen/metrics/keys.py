@@ -49,6 +49,10 @@ class Keys:
         """Hash: series key → blob, for the window [start, start + width) in Unix seconds."""
         return self._shard(shard, f"w:{width}:{start}")
 
+    def totals(self, shard: int, width: int, start: int) -> str:
+        """Hash: metric → blob of all its series together (not for gauges), beside the window of the same bounds."""
+        return self._shard(shard, f"t:{width}:{start}")
+
     def floor(self, shard: int) -> str:
         """Unix seconds from which on the shard's windows are known to be complete."""
         return self._shard(shard, "floor")

@@ -5,6 +5,7 @@ absent label differs from an empty one.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -44,6 +45,12 @@ def series_key(metric: str, labels: Mapping[str, str]) -> SeriesKey:
 def parse_series(key: SeriesKey | bytes) -> Series:
     stored = _decoder.decode(key)
     return Series(stored.metric, stored.labels)
+
+
+@lru_cache(maxsize=_CACHE_BOUND)
+def metric_of(key: SeriesKey) -> str:
+    """The metric of a series key; remembered, since a series comes back in every window."""
+    return parse_series(key).metric
 
 
 def overflow_key(metric: str) -> SeriesKey:
