@@ -11,9 +11,13 @@ from playwright.sync_api import Browser, sync_playwright
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The system's Chromium. Skips where there is none, and fails in CI."""
+    """The system's Chromium. Skips where there is none, and fails in CI.
+
+    Of one module only: while Playwright lives, its event loop counts as running in this thread, and no test could run
+    one of its own.
+    """
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         reason = "no Chromium here: apt install chromium"
