@@ -53,6 +53,7 @@ class Hub:
         self._loaded = False
         self._gone: Position | None = None
         self._moved = asyncio.Event()
+        self._looked = asyncio.Event()
         self._extending = asyncio.Lock()
         self._added = 0
         self._announced: frozenset[Slot] = frozenset()
@@ -76,6 +77,11 @@ class Hub:
         if self._trouble is not None:
             raise Away(self._trouble)
         return self._state.realtime()
+
+    async def first_look(self, seconds: float) -> None:
+        """Wait, so long at most, until the windows were read or Redis was found to be away."""
+        with anyio.move_on_after(seconds):
+            await self._looked.wait()
 
     async def run(self) -> None:
         """Follow the stream until cancelled, whatever happens to Redis."""
@@ -152,6 +158,7 @@ class Hub:
 
     def _away(self, error: Exception, *, first: bool) -> None:
         self._trouble = reason_of(error)
+        self._looked.set()
         log.log(logging.WARNING if first else logging.DEBUG, "live feed: %s (%s)", self._trouble, error)
 
     async def _resync(self) -> None:
@@ -168,6 +175,7 @@ class Hub:
         if fresh:
             self._state.settle()
         self._loaded, self._trouble = True, None
+        self._looked.set()
         self._added, self._checked_at = standing.added, monotonic()
         if self._gone is not None:
             log.warning("live feed: what followed %s is gone; clients get a gap and a snapshot", self._gone)

@@ -31,6 +31,8 @@ from vibezen.metrics.window_reader import shard_count
 
 HISTORIES: Final = 4
 """Questions about history that are computed at the same time; more wait their turn."""
+FIRST_LOOK: Final = 3.0
+"""Until a start no longer waits for the first numbers: whoever asks right after it should not be told to come again."""
 CLOSE_SECONDS: Final = 2.0
 """Until connections to Redis are given up on closing."""
 
@@ -147,7 +149,7 @@ class WebDashboard:
         return page_url(self._host, self._port, self._access.token if self._access else None)
 
     async def start(self) -> None:
-        """Serve in the running event loop; returns once listening.
+        """Serve in the running event loop; returns once listening, with the newest numbers read where Redis answers.
 
         Raises AddressInUse when the port is taken, StoreError when the storage folder cannot be used. That Redis is
         away is no error: `/readyz` says so until it is back.
@@ -169,6 +171,7 @@ class WebDashboard:
             if not listening.done():
                 listening.cancel()
                 await self.stop()
+        await self._dashboard.hub.first_look(FIRST_LOOK)
 
     def _make_server(self, bound: socket.socket) -> Server:
         address, self._port = bound.getsockname()[:2]
