@@ -5,6 +5,7 @@ last event, and then the books must balance to the event. Delay: 10,000 events a
 plain client of its event stream; an event is visible once the counts the client was sent include it.
 """
 
+import resource
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -52,12 +53,13 @@ class Produced(NamedTuple):
 
 class Carried(NamedTuple):
     """A run of the whole path. `recorded`: seconds of recording; `seconds`: until all was committed; `behind`: events
-    the slower reader still had to read when recording ended."""
+    the slower reader still had to read when recording ended; `cpu`: processor seconds of all processes together."""
 
     produced: Produced
     recorded: float
     seconds: float
     behind: int
+    cpu: float
     server: str
 
 
@@ -74,6 +76,7 @@ def run(options: Options) -> Report:
             Figure("recorded", [(events + dropped) / carried.recorded], "events/s"),
             Figure("dropped by the producer's buffer", [dropped], "events", at_most=0),
             Figure("still to be read when recording ended", [carried.behind], "events"),
+            Figure("processor time of all processes per event", [carried.cpu / events * 1e6], "µs"),
             Figure("record → SSE, default settings, p50", [usual[0]], "ms"),
             Figure("record → SSE, default settings, p99", [usual[1]], "ms", at_most=2000),
             Figure("record → SSE, low latency, p50", [quick[0]], "ms"),
@@ -97,6 +100,7 @@ def run(options: Options) -> Report:
 
 
 def _throughput(seconds: float) -> Carried:
+    used = _children_cpu()
     with work_folder() as folder, server(folder) as url:
         running = server_version(url)
         with _readers(url, folder, {}):
@@ -107,7 +111,14 @@ def _throughput(seconds: float) -> Carried:
             all_committed = wall()
         _check_books(url, folder, produced.appended)
     began = produced.bursts[0][0]
-    return Carried(produced, produced.ended - began, all_committed - began, behind, running)
+    cpu = _children_cpu() - used
+    return Carried(produced, produced.ended - began, all_committed - began, behind, cpu, running)
+
+
+def _children_cpu() -> float:
+    """Processor seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _delays(seconds: float, settings: Mapping[str, str]) -> Percentiles:

@@ -17,7 +17,7 @@ from benchmarks.rounds import alternate, in_fresh_process
 from benchmarks.server import server, server_version, work_folder
 from benchmarks.workload import LABELS, Sample, paced, samples
 
-CALLS: Final = 400_000
+CALLS: Final = 240_000
 """Calls per round, over all threads."""
 THREADS: Final = 8
 STEADY_RATE: Final = 50_000

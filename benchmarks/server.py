@@ -46,7 +46,9 @@ def server(folder: Path, *more: str) -> Iterator[str]:
     options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(data), "--save", ""]
     options += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
     with (data / "server.log").open("wb") as log:
-        process = subprocess.Popen([find_program(), *options, *more], stdout=log, stderr=log, preexec_fn=end_with_parent())
+        process = subprocess.Popen(
+            [find_program(), *options, *more], stdout=log, stderr=log, preexec_fn=end_with_parent()
+        )
     try:
         _wait_ready(url)
         yield url
