@@ -22,8 +22,9 @@ def consume(
     once: Annotated[bool, typer.Option("--once", help="Do what is due, then exit.")] = False,
 ) -> None:
     """Read the stream for one group. Any number of these may run; each takes its share of the shards."""
+    stop = stop_event()  # before the imports: asked to end meanwhile, it ends as it should
     settings = load_settings(config, redis_url, storage_dir)
     log_to_stderr()
     from vibezen.metrics.consumers.supervisor import run
 
-    raise typer.Exit(run(group.value, settings, once=once, stop=stop_event()))
+    raise typer.Exit(run(group.value, settings, once=once, stop=stop))

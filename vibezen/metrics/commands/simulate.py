@@ -36,6 +36,7 @@ def simulate(
     ] = 0.0,
 ) -> None:
     """Record simulated traffic: AI coding sessions over several providers and models."""
+    stop = stop_event()  # before the imports: asked to end meanwhile, it ends as it should
     settings = load_settings(config, redis_url, storage_dir)
     check_incidents(incident or ())
     log_to_stderr()
@@ -47,7 +48,7 @@ def simulate(
         connection.check_server(client, url)
         # A past recorded twice would be a past that never was.
         past = 0.0 if client.exists(Keys(settings.redis.prefix).shards) else history
-    print(f"{run(settings, rate, seed, duration, incident or (), stop_event(), past)} events recorded")
+    print(f"{run(settings, rate, seed, duration, incident or (), stop, past)} events recorded")
 
 
 def check_incidents(incidents: Sequence[str]) -> None:
