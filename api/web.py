@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import anyio
 
@@ -23,10 +23,9 @@ from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.api.tail import Tail
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import DEMO_VARIABLE, Settings, load
-from vibezen.metrics.connection import check_suitable, connect_async, redacted, redis_url, server_info
-from vibezen.metrics.errors import StoreMismatch
+from vibezen.metrics.connection import check_suitable, connect_async, redis_url, server_info
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.storage import MetricsStorage
+from vibezen.metrics.storage import MetricsStorage, check_same_store
 from vibezen.metrics.window_reader import shard_count
 
 HISTORIES: Final = 4
@@ -113,12 +112,7 @@ class MetricsDashboard:
     async def _check(self) -> None:
         """See that the server may be used, and that it belongs to our store."""
         check_suitable(server_info(await self._commands.info()), self._url)
-        known: Any = await self._commands.get(self._keys.store)
-        ours = self.storage.layout.read().id
-        if known is not None and known.decode() != ours:
-            raise StoreMismatch(
-                f"{self.storage.path} is store {ours}, but {redacted(self._url)} holds events of store {known.decode()}"
-            )
+        check_same_store(self.storage.layout, await self._commands.get(self._keys.store))
 
 
 class WebDashboard:

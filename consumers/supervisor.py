@@ -32,10 +32,11 @@ from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.consumers.lease import PACKAGE, Taken, release, take
 from vibezen.metrics.consumers.shard import Reader, Sink, run_shard
 from vibezen.metrics.consumers.takeover import highest_epoch
-from vibezen.metrics.errors import ConfigError, Fenced, StoreError, StoreMismatch
+from vibezen.metrics.errors import ConfigError, Fenced, StoreError
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import SeriesTable
+from vibezen.metrics.storage import check_same_store
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +67,7 @@ class ArchiveRole:
         """One store, one folder: refuse to write events of one server into the folder of another."""
         store = self._layout.create()
         client.set(self._keys.store, store.id, nx=True)
-        known = client.get(self._keys.store)
-        if known != store.id.encode():
-            theirs = known.decode() if isinstance(known, bytes) else known
-            raise StoreMismatch(
-                f"storage folder {self._layout.root} is store {store.id}, but the server's events belong to store "
-                f"{theirs}; use that store's folder, or another redis.prefix"
-            )
+        check_same_store(self._layout, client.get(self._keys.store))
 
     def epoch_seen(self, shard: int) -> int:
         return highest_epoch(self._layout, shard)

@@ -26,10 +26,11 @@ from vibezen.metrics.clock import monotonic
 from vibezen.metrics.config import DEMO_VARIABLE, ENVIRONMENT_PREFIX, Dashboard, Settings
 from vibezen.metrics.connection import UNREACHABLE, Endpoint, check_server, connect, endpoint_file, is_missing_group
 from vibezen.metrics.embedded import EmbeddedServer, private_folder
-from vibezen.metrics.errors import AddressInUse, StoreError, StoreInUse, StoreMismatch
+from vibezen.metrics.errors import AddressInUse, StoreError, StoreInUse
 from vibezen.metrics.keys import GROUPS, Keys
 from vibezen.metrics.layout import FILE_MODE, Layout, publish
 from vibezen.metrics.processes import Tree
+from vibezen.metrics.storage import check_same_store
 
 DEMO_FOLDER: Final = "metrics_demo"
 DEMO_PREFIX: Final = "vibezen-demo"
@@ -63,7 +64,8 @@ def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = Non
     demo = simulate is not None
     if demo:
         settings = _of_its_own(settings)
-    store_id = Layout(settings.storage_dir).create().id
+    layout = Layout(settings.storage_dir)
+    layout.create()
     with only_one(settings.storage_dir) as earlier_was_killed, _stop_signals() as asked:
         bound = check_address(settings.dashboard, FREED_SECONDS if earlier_was_killed else 0.0)
         token = access_for(settings.dashboard.host, bound, settings.dashboard.port, settings.storage_dir).token
@@ -71,7 +73,7 @@ def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = Non
             url = settings.redis.url or _start_server(tree, settings.storage_dir)
             with closing(connect(url)) as client, _stopped_in_order(tree):
                 check_server(client, url)
-                _check_store(client, settings, store_id)
+                check_same_store(layout, client.get(Keys(settings.redis.prefix).store))
                 _start_roles(tree, settings, url, simulate)
                 with nullcontext() if demo else _endpoint(settings, url):
                     _watch(tree, asked, settings.dashboard, lambda: screen.banner(settings, url, token, demo=demo))
@@ -143,15 +145,6 @@ def _start_server(tree: Tree, storage_dir: Path) -> str:
     server = EmbeddedServer(storage_dir)
     tree.adopt("server", server.start(), server.launch)
     return server.url
-
-
-def _check_store(client: Redis, settings: Settings, store_id: str) -> None:
-    known = client.get(Keys(settings.redis.prefix).store)
-    if isinstance(known, bytes) and known.decode() != store_id:
-        raise StoreMismatch(
-            f"storage folder {settings.storage_dir} is store {store_id}, but the server's events belong to store "
-            f"{known.decode()}; use that store's folder, or another redis.prefix"
-        )
 
 
 def _start_roles(tree: Tree, settings: Settings, url: str, simulate: Sequence[str] | None) -> None:
