@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 # With --import-mode=importlib the root is not on sys.path (`import api` must not work), so the support modules are
 # put where an import looks first.
@@ -32,6 +33,10 @@ from tests.support.proxy import Proxy, StartProxy  # noqa: E402
 from tests.support.servers import KINDS, Server, StartServer, default_kind  # noqa: E402
 from tests.support.waiting import WaitUntil  # noqa: E402
 from tests.support.waiting import wait_until as wait_until_true  # noqa: E402
+
+# The machine may be busy: how long an example takes says nothing about the law.
+settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("laws")
 
 
 @pytest.fixture(autouse=True)

@@ -105,7 +105,7 @@ def test_owners_killed_at_random_lose_and_double_nothing(
             client.delete(KEYS.lease(0, group))  # the lease would run out by itself; this only saves the waiting
             roles[group] = start(start_role, group, redis_url, store)
             kills += 1
-    wait_until(lambda: drained(client), DRAIN)
+    wait_until(lambda: drained(client) and all(owner(client, group) for group in GROUPS), DRAIN)
     for role in roles.values():
         assert role.stop() == 0
     assert_exact(client, store)

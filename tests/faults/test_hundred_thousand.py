@@ -67,7 +67,7 @@ def test_each_recorded_event_is_on_disk_and_in_the_windows_once(
             roles[group] = start_role("consume", group)
     said = [application.communicate(timeout=120)[0].split() for application in applications]
     assert said == [["0", str(THREADS * EACH), str(THREADS * EACH)]] * PROCESSES
-    wait_until(lambda: all(done(client, group) for group in GROUPS), 60)
+    wait_until(lambda: all(done(client, group) and client.exists(KEYS.lease(0, group)) for group in GROUPS), 60)
     assert Counter(line["value"] for line in lines_on_disk(store)) == Counter(range(EVENTS))
     for width in (10, 60):
         window = total(client, width)

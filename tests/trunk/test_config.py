@@ -107,6 +107,7 @@ def test_relative_folder_counts_from_the_file_that_names_it(write: Write, tmp_pa
     path = write("{storage_dir: ./data}")
     here = {"VIBEZEN_METRICS__STORAGE_DIR": "./data"}
     assert load(path, environ={}).storage_dir == path.parent / "data"
+    assert load(write("{buffer_size: 7}"), environ={}).storage_dir == path.parent / "metrics_data"
     assert load(path, environ=here).storage_dir == tmp_path / "data"
     assert load(path, environ={}, storage_dir="./data").storage_dir == tmp_path / "data"
 

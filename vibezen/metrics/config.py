@@ -140,9 +140,9 @@ def load(
     _convert(tree, str(path), strict=True)  # so that an error names the file, not a variable applied on top of it
     environ = os.environ if environ is None else environ
     settings = _apply_environment(tree, environ)
-    # A relative folder counts from the file that names it, else from the working directory.
+    # A relative folder counts from the file, the default too: from wherever below it one starts, it is one store.
     elsewhere = storage_dir is not None or any(variable.upper() == STORAGE_DIR_VARIABLE for variable in environ)
-    base = path.resolve().parent if path is not None and "storage_dir" in tree and not elsewhere else Path.cwd()
+    base = path.resolve().parent if path is not None and not elsewhere else Path.cwd()
     folder = base / _expanded(settings.storage_dir if storage_dir is None else Path(storage_dir))
     redis = msgspec.structs.replace(settings.redis, url=redis_url or settings.redis.url)
     settings = msgspec.structs.replace(settings, storage_dir=folder, redis=redis, source=path)

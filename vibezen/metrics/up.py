@@ -34,8 +34,9 @@ from vibezen.metrics.storage import check_same_store
 
 DEMO_FOLDER: Final = "metrics_demo"
 DEMO_PREFIX: Final = "vibezen-demo"
-DEMO_HISTORY_SECONDS: Final = 3600
-"""What a new demonstration shows at once: an hour, so that no chart begins empty."""
+DEMO_HISTORY_SECONDS: Final = 1800
+"""What a new demonstration shows at once, so that no chart begins empty. Read in some seconds; more would keep the live
+part waiting."""
 LOCK_FILE: Final = ".up.lock"
 """In the storage folder; held for as long as `up` runs, and empty after it ended as it should."""
 DRAIN_SECONDS: Final = 10.0
