@@ -52,7 +52,7 @@ def forget_readers(url: str) -> None:
         for group in (ARCHIVE, AGGREGATE):
             client.delete(KEYS.lease(0, group), KEYS.fence(0, group))
             client.xgroup_setid(KEYS.events(0), group, "0")
-        windows = list(client.scan_iter(match=f"{KEYS.prefix}:*:w:*", count=1000))
+        windows = list(client.scan_iter(match=f"{KEYS.prefix}:*:[wt]:*", count=1000))
         if windows:
             client.delete(*windows)
 
