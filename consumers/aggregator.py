@@ -153,9 +153,9 @@ class Aggregator:
     def commit(self) -> None:
         if self._since is None:
             return
-        gathered = self._gathered()
-        changed, folded = self._cache.apply(gathered)
-        totals, _ = self._totals.apply(self._added_up(gathered))
+        series, by_metric = self._gathered()
+        changed, folded = self._cache.apply(series)
+        totals, _ = self._totals.apply(by_metric)
         self._overflow += round(folded.get(self._finest.seconds, 0))
         self._write(changed, totals)
         self._show(changed)
@@ -164,37 +164,44 @@ class Aggregator:
         self._samples, self._odd, self._count = {}, {}, 0
         self._since = self._oldest = self._newest = None
 
-    def _gathered(self) -> Gathered:
-        """What came in since the last commit, by window. Widths may share a Window: none is to be changed."""
-        gathered = self._odd
-        for fine_start, slot in self._samples.items():
-            targets = [
-                gathered.setdefault((width.seconds, fine_start // width.seconds * width.seconds), {})
-                for width in self._widths
-            ]
-            for key, (values, times) in slot.items():
-                delta = window_of(values, times)
-                for into in targets:
-                    present = into.get(key)
-                    into[key] = delta if present is None else merged((present, delta))
-        return gathered
+    def _gathered(self) -> tuple[Gathered, Gathered]:
+        """What came in since the last commit, per window of every width: by series, and by metric alone.
 
-    def _added_up(self, gathered: Gathered) -> Gathered:
-        """The same samples by metric alone: most questions are about a metric as a whole, and must not read the
-        thousands of series that one window may hold. The total of a gauge is not a sum of samples."""
-        gauges = self._series.gauges
-        totals: Gathered = {}
-        for window, deltas in gathered.items():
-            into = totals[window] = {}
+        Most questions are about a metric as a whole, and must not read the thousands of series that a window may hold.
+        Windows may be shared: none is to be changed.
+        """
+        series, totals = self._odd, self._totals_of(self._odd)
+        for start, slot in self._samples.items():
+            deltas = {key: window_of(values, times) for key, (values, times) in slot.items()}
+            self._spread(start, deltas, series)
+            self._spread(start, self._added_up(deltas), totals)
+        return series, totals
+
+    def _spread(self, fine_start: int, deltas: Mapping[str, Window], into: Gathered) -> None:
+        """Add what one slot of the finest width holds to the windows of all widths."""
+        for width in self._widths:
+            start = fine_start // width.seconds * width.seconds
+            target = into.setdefault((width.seconds, start), {})
             for key, delta in deltas.items():
-                metric = metric_of(key)
-                if metric in gauges:
-                    continue
-                present = into.get(metric)
-                if present is None:
-                    into[metric] = delta.copy()
-                else:
-                    present.merge(delta)
+                present = target.get(key)
+                target[key] = delta if present is None else merged((present, delta))
+
+    def _totals_of(self, gathered: Gathered) -> Gathered:
+        return {window: self._added_up(deltas) for window, deltas in gathered.items()}
+
+    def _added_up(self, deltas: Mapping[SeriesKey, Window]) -> dict[str, Window]:
+        """The same samples by metric. The total of a gauge is not a sum of samples."""
+        gauges = self._series.gauges
+        totals: dict[str, Window] = {}
+        for key, delta in deltas.items():
+            metric = metric_of(key)
+            if metric in gauges:
+                continue
+            present = totals.get(metric)
+            if present is None:
+                totals[metric] = delta.copy()
+            else:
+                present.merge(delta)
         return totals
 
     def _write(self, changed: Gathered, totals: Gathered) -> None:

@@ -55,7 +55,7 @@ def test_series_and_shards_are_one_and_gaps_are_null(served: Served) -> None:
     lines = {line["agg"]: values(line)[1] for line in ask(served, agg="sum,mean,min,max,last,rate,p50")["series"]}
     assert (lines["sum"], lines["mean"], lines["min"], lines["max"]) == (1140, 228, 40, 500)
     assert lines["rate"] == 0.5
-    assert lines["p50"] == pytest.approx(200, rel=0.0055)
+    assert lines["p50"] == pytest.approx(200, rel=0.011)
     assert lines["last"] in (300, 500)
 
 

@@ -56,8 +56,8 @@ def test_distribution_is_told_by_its_median(told: Told) -> None:
     told("response_time", 60, [100])
     now = told.now("response_time")
     assert (now.count, now.min, now.max, now.sum, now.mean) == (4, 100, 300, 800, 200)
-    assert now.value == now.p50 == pytest.approx(200, rel=0.0055)
-    assert now.previous == pytest.approx(100, rel=0.0055)
+    assert now.value == now.p50 == pytest.approx(200, rel=0.011)
+    assert now.previous == pytest.approx(100, rel=0.011)
     assert now.change == pytest.approx(1.0, rel=0.02)
     assert (now.family, now.unit, now.kind, now.better) == ("system", "ms", "distribution", "lower")
 

@@ -154,8 +154,8 @@ def test_aggregates_of_known_samples() -> None:
     found = dict(zip(AGGREGATES, aggregates(window, AGGREGATES, 8), strict=True))
     assert (found["count"], found["sum"], found["mean"], found["rate"]) == (4, 100, 25, 0.5)
     assert (found["min"], found["max"], found["last"]) == (10, 40, 40)
-    assert found["p50"] == pytest.approx(25, rel=0.0055)
-    assert found["p99.9"] == pytest.approx(40, rel=0.0055)
+    assert found["p50"] == pytest.approx(25, rel=0.011)
+    assert found["p99.9"] == pytest.approx(40, rel=0.011)
 
 
 def test_nothing_is_known_of_a_window_without_samples() -> None:

@@ -3,8 +3,8 @@
 The scheme is that of OpenTelemetry's exponential histogram and of Prometheus' native histograms: at scale s, bucket i
 holds the values in (b**i, b**(i+1)] with b = 2**(2**-s). Any two histograms of one scale merge by adding counts.
 
-At SCALE 6, b is 1.0109; a bucket is told by the harmonic middle of its bounds, which is at most
-(b - 1) / (b + 1) = 0.54 % away from any value in it.
+At SCALE 5, b is 1.0219; a bucket is told by the harmonic middle of its bounds, which is at most
+(b - 1) / (b + 1) = 1.08 % away from any value in it.
 """
 
 import math
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
-SCALE: Final = 6
+SCALE: Final = 5
 _PER_OCTAVE: Final = 2**SCALE
 _BASE: Final = 2.0 ** (1 / _PER_OCTAVE)
 MAX_RELATIVE_ERROR: Final = (_BASE - 1) / (_BASE + 1)
