@@ -143,7 +143,8 @@ class Aggregator:
     def wait_ms(self) -> int | None:
         if self._since is None:
             return None
-        if self._count >= COMMIT_SAMPLES or sum(map(len, self._samples.values())) >= self._policy.commit_series:
+        touched = sum(map(len, self._samples.values())) + sum(map(len, self._odd.values()))
+        if self._count >= COMMIT_SAMPLES or touched >= self._policy.commit_series:
             return 0
         return max(int((self._since + self._policy.commit_interval_seconds - self._now()) * 1000), 0)
 

@@ -279,6 +279,19 @@ def test_forgotten_windows_are_read_back_before_they_are_merged_into(
     assert total(client).count == 6
 
 
+@pytest.mark.parametrize("age", [0, 3 * 3600], ids=["live", "late"])
+def test_many_touched_series_are_committed_without_waiting(
+    client: redis.Redis, new_aggregator: NewAggregator, now: float, age: int
+) -> None:
+    aggregator = new_aggregator(Aggregation(commit_series=10, commit_interval_seconds=3600))
+    Feed(client).append([event(1, now - age, model=f"m{number}") for number in range(10)])
+    entries: Any = client.xrange(KEYS.events(0))
+    assert aggregator.wait_ms() is None
+    for entry_id, fields in entries:
+        aggregator.take(entry_id, fields)
+    assert aggregator.wait_ms() == 0
+
+
 def test_widths_are_configuration(client: redis.Redis, new_aggregator: NewAggregator, drain: Drain, now: float) -> None:
     widths = (
         Width(seconds=1, keep_seconds=60),
