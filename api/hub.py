@@ -101,9 +101,11 @@ class Hub:
         position = None if since is None else parse_position(since)
         change = None if position is None else await self._since(position)
         subscriber = self._fanout.join()
-        if change is not None:
+        if position is not None and change is not None:
             change = joined([change, self._state.unsent])
-            subscriber.start(self.position, [self._state.frame(change)] if change.slots else [])
+            # A client that is exactly here has seen this id; what we have not sent yet, another process sent it.
+            is_news = bool(change.slots) and not position.covers(self.position)
+            subscriber.start(self.position, [self._state.frame(change)] if is_news else [])
             return subscriber
         if since is not None:
             subscriber.start(self.position, [self._state.gap(str(position or Position()))])

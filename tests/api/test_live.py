@@ -210,6 +210,18 @@ def test_client_ahead_of_its_new_process_is_waited_for(
         assert one.next()["id"] == position
 
 
+def test_client_that_comes_from_a_quicker_process_sees_no_id_twice(
+    served: Served, windows: Windows, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    """This process has read the entry, and has not sent it yet."""
+    monkeypatch.setattr(hub, "FRAME_INTERVAL", 3.0)
+    (seen,) = frames(windows, range(1, 2))
+    wait_until(lambda: str(served.hub.position) == seen)
+    with served.socket(since=seen) as one:
+        (position,) = frames(windows, range(2, 3))
+        assert one.next()["id"] == position
+
+
 def test_position_that_was_trimmed_is_answered_by_a_gap_and_a_snapshot(
     redis_url: str, client: redis.Redis, windows: Windows, start_dashboard: StartDashboard
 ) -> None:
