@@ -27,9 +27,9 @@ from vibezen.metrics.config import Aggregation
 from vibezen.metrics.connection import connect
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, GROUPS
 
-OFFERED: Final = 200_000
-"""Events a second that the producer records, if it can; above the goal, so that the readers are kept busy."""
-OFFERED_BURST: Final = 200
+OFFERED: Final = 160_000
+"""Events a second that the producer records: a little above the goal, so that falling behind would show."""
+OFFERED_BURST: Final = 160
 DELAY_RATE: Final = 10_000
 DELAY_BURST: Final = 10
 """Events recorded at once, every millisecond."""
