@@ -27,6 +27,7 @@ from vibezen.metrics.config import Aggregation, Settings, Width
 from vibezen.metrics.connection import connect
 from vibezen.metrics.consumers.aggregator import COMMIT_SAMPLES
 from vibezen.metrics.event import Event, encode_lines
+from vibezen.metrics.histogram import SCALE
 from vibezen.metrics.keys import AGGREGATE
 
 EVENTS: Final = 500_000
@@ -36,6 +37,8 @@ RATE: Final = 250_000
 WIDTHS: Final = (10, 60, 3600)
 KEEP: Final = 7200
 READ_ENTRIES: Final = 64
+PER_OCTAVE: Final = 2**SCALE
+"""Buckets per doubling, as many as ours."""
 COMMITS: Final = 200
 """Commits whose price is taken, after the windows have been filled."""
 FILLED: Final = 200_000
@@ -143,7 +146,7 @@ def _add(
 ) -> bytes:
     """Count values into a series' buckets; its blob."""
     window = windows.setdefault(series, Counter())
-    window.update([ceil(log2(value) * 64) for value in values])
+    window.update([ceil(log2(value) * PER_OCTAVE) for value in values])
     return msgspec.msgpack.encode([len(values), sum(values), min(values), max(values), values[-1], dict(window)])
 
 
@@ -154,7 +157,7 @@ def _price_of_commit(url: str) -> float:
     from vibezen.metrics.series import SeriesTable
 
     settings = _settings(url, Path())
-    now = wall() // 3600 * 3600 + 5  # in the middle of a window of each width, so that none ends meanwhile
+    now = wall() // 10 * 10 + 5  # one window of each width takes all, and is young enough to be shown live
     taken_at = f"{int(now * 1000)}".encode()
     took: list[float] = []
     with connect(url) as client:
