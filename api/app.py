@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -12,30 +11,19 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from vibezen.metrics.api.access import Access, Guard
-from vibezen.metrics.api.errors import HANDLERS, RETRY_AFTER, ApiError, error_response
 from vibezen.metrics.api.login import login_routes
 from vibezen.metrics.api.site import Site
 from vibezen.metrics.api.socket import live_socket
 from vibezen.metrics.api.stream import LiveResponse, live_stream
+from vibezen.metrics.serving.access import Access, Guard
+from vibezen.metrics.serving.answers import Health, answer
+from vibezen.metrics.serving.errors import HANDLERS, ApiError, error_response
 
 if TYPE_CHECKING:
     from vibezen.metrics.api.web import MetricsDashboard
 
 MAX_BODY: Final = 64 * 1024
 """Bytes: no route here takes more than a token."""
-
-
-class Health(msgspec.Struct, omit_defaults=True):
-    status: str
-    reasons: list[str] = []
-
-
-def answer(content: Any, status: int = 200) -> Response:
-    headers = {"cache-control": "no-store"}
-    if status == 503:
-        headers["retry-after"] = str(RETRY_AFTER)
-    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
 
 
 def build(dashboard: MetricsDashboard, access: Access) -> Starlette:

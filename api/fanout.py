@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Final, Protocol, Self
 
-from vibezen.metrics.api.errors import ApiError
 from vibezen.metrics.api.messages import Message
 from vibezen.metrics.api.position import Position
+from vibezen.metrics.serving.errors import ApiError
 
 QUEUE: Final = 16
 """Messages that may wait for one subscriber: four seconds at the most frames per second."""

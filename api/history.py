@@ -8,10 +8,10 @@ import anyio.to_thread
 import msgspec
 from redis.asyncio import Redis
 
-from vibezen.metrics.api.errors import BadParameter
 from vibezen.metrics.api.question import Question
 from vibezen.metrics.catalogue import Kind
 from vibezen.metrics.clock import floor_to
+from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import OVERFLOW, SeriesKey, parse_series
 from vibezen.metrics.window import Window, from_blob

@@ -12,7 +12,6 @@ from typing import Final
 import anyio
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
-from vibezen.metrics.api.errors import Away
 from vibezen.metrics.api.fanout import Fanout, Subscriber
 from vibezen.metrics.api.journal import Change, joined
 from vibezen.metrics.api.messages import Message
@@ -24,6 +23,7 @@ from vibezen.metrics.api.tail import Entries, Standing, Tail
 from vibezen.metrics.clock import monotonic
 from vibezen.metrics.connection import UNREACHABLE
 from vibezen.metrics.errors import MetricsError, ServerError
+from vibezen.metrics.serving.errors import Away
 
 FRAME_INTERVAL: Final = 0.25
 """Seconds between two frames at least; what comes in between goes into one."""

@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from vibezen.metrics.api.access import Access
-from vibezen.metrics.api.errors import ApiError
+from vibezen.metrics.serving.access import Access
+from vibezen.metrics.serving.errors import ApiError
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">

@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 
-from vibezen.metrics.api.errors import BadParameter
 from vibezen.metrics.config import Settings
+from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event import MIN_TS, is_name
 from vibezen.metrics.window_reader import AGGREGATES, DEFAULT_AGGREGATE, Plan, plan
 

@@ -11,11 +11,9 @@ from typing import Final, Self
 
 import anyio
 
-from vibezen.metrics.api.access import Access, access_for, page_url
 from vibezen.metrics.api.app import build
 from vibezen.metrics.api.history import History, history
 from vibezen.metrics.api.hub import Hub
-from vibezen.metrics.api.listener import Server, listen
 from vibezen.metrics.api.pipeline import Pipeline, pipeline
 from vibezen.metrics.api.question import parse_question
 from vibezen.metrics.api.realtime import Realtime
@@ -25,6 +23,8 @@ from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import DEMO_VARIABLE, Settings, load
 from vibezen.metrics.connection import check_suitable, connect_async, redis_url, server_info
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.serving.access import Access, access_for, page_url
+from vibezen.metrics.serving.listener import Server, listen
 from vibezen.metrics.storage import MetricsStorage, check_same_store
 from vibezen.metrics.window_reader import shard_count
 

@@ -26,11 +26,12 @@ class Batch(NamedTuple):
 
 class Appended(NamedTuple):
     """`duplicate`: everything was there already. `last`: the number of the producer's last event on this shard.
-    `created`: the stream did not exist before."""
+    `created`: the stream did not exist before. `gap`: refused, because events before these never came."""
 
     duplicate: bool
     last: int
     created: bool
+    gap: bool = False
 
 
 def shard_of(producer: str, shards: int) -> int:
@@ -38,27 +39,60 @@ def shard_of(producer: str, shards: int) -> int:
     return zlib.crc32(producer.encode()) % shards
 
 
+def shard_holding(client: Redis, keys: Keys, producer: str, shards: int) -> int:
+    """The shard of a producer that may have been here before: the one that keeps its number, else the one of its id.
+
+    For producers that come back under the same name, since the number of shards may have changed meanwhile.
+    """
+    used = client.get(keys.shards)
+    most = max(shards, int(used) if isinstance(used, bytes) else 1)
+    if most > 1:
+        pipe = client.pipeline(transaction=False)
+        for shard in range(most):
+            pipe.hexists(keys.producers(shard), producer)
+        for shard, is_there in enumerate(pipe.execute()):
+            if is_there:
+                return shard
+    return shard_of(producer, shards)
+
+
+def last_number(client: Redis, keys: Keys, shard: int, producer: str) -> int:
+    """The number of the producer's last event on this shard; 0 for one that never appended."""
+    stored = client.hget(keys.producers(shard), producer)
+    return int(stored.split()[0]) if isinstance(stored, bytes) else 0
+
+
 def append(
-    client: Redis, keys: Keys, shard: int, producer: str, seq: int, batches: Sequence[Batch], stats: bytes = b"{}"
+    client: Redis,
+    keys: Keys,
+    shard: int,
+    producer: str,
+    seq: int,
+    batches: Sequence[Batch],
+    stats: bytes = b"{}",
+    *,
+    gapless: bool = False,
 ) -> Appended:
     """Append `batches`, whose first event has the number `seq`, each as one entry and all or none of them.
 
     `seq` counts a producer's events on this shard from 1. Events numbered up to the stored number are left out; numbers
-    skipped stay skipped, and readers count them as lost. Never re-sends: on an error the caller calls again with the
-    same arguments. Raises what the client raises.
+    skipped stay skipped, and readers count them as lost, unless `gapless` refuses to skip any. Never re-sends: on an
+    error the caller calls again with the same arguments. Raises what the client raises.
     """
     reply = scripts.run(
         client,
         scripts.load(_PACKAGE, "append"),
         (keys.events(shard), keys.producers(shard)),
-        append_args(producer, seq, batches, stats),
+        append_args(producer, seq, batches, stats, gapless=gapless),
     )
     return read_reply(reply)
 
 
-def append_args(producer: str, seq: int, batches: Sequence[Batch], stats: bytes) -> list[str | bytes | int | float]:
+def append_args(
+    producer: str, seq: int, batches: Sequence[Batch], stats: bytes, *, gapless: bool = False
+) -> list[str | bytes | int | float]:
     """The arguments of append.lua."""
-    args: list[str | bytes | int | float] = [producer, seq, FORMAT_VERSION, stats, " ".join(GROUPS)]
+    args: list[str | bytes | int | float] = [producer, seq, FORMAT_VERSION, stats, " ".join(GROUPS), int(gapless)]
     for batch in batches:
         args += batch
     return args
@@ -67,7 +101,8 @@ def append_args(producer: str, seq: int, batches: Sequence[Batch], stats: bytes)
 def read_reply(reply: Any) -> Appended:
     """The reply of append.lua."""
     status, last, created = reply
-    return Appended(status in (b"duplicate", "duplicate"), int(last), created == 1)
+    told = status.decode() if isinstance(status, bytes) else status
+    return Appended(told == "duplicate", int(last), created == 1, told == "gap")
 
 
 def raise_shards(client: Redis, keys: Keys, shards: int) -> int:

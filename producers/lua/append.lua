@@ -4,9 +4,10 @@
 -- KEYS   1 the shard's events stream
 --        2 the shard's producers hash: producer -> "<number of its last event> <server milliseconds>"
 -- ARGV   1 producer   2 number of the first event   3 format version   4 the producer's counters as JSON
---        5 declared groups, separated by spaces
---        6, 7, ... for each batch: how many events, and they as NDJSON; numbers go on from batch to batch
--- Reply  { "appended" or "duplicate", number of the producer's last event, 1 if the stream was created else 0 }
+--        5 declared groups, separated by spaces   6 "1": refuse a call that would leave numbers out
+--        7, 8, ... for each batch: how many events, and they as NDJSON; numbers go on from batch to batch
+-- Reply  { "appended", "duplicate" or "gap", number of the producer's last event, 1 if the stream was created else 0 }
+--        "gap": events before the first one never came, and nothing was appended
 --
 -- Atomic because "is it there already", the entry and the new number must be one step: apart, a reply lost between
 -- them would double or lose a batch. HGET comes first, so that a key of a wrong type stops us before anything is
@@ -38,8 +39,12 @@ if stored then
   last = tonumber(string.match(stored, '^%d+'))
 end
 
+if ARGV[6] == '1' and first > last + 1 then
+  return { 'gap', last, 0 }
+end
+
 local status, created = 'duplicate', 0
-for at = 6, #ARGV, 2 do
+for at = 7, #ARGV, 2 do
   local n, payload = tonumber(ARGV[at]), ARGV[at + 1]
   local present = math.max(0, last + 1 - first)
   if present < n then

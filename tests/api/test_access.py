@@ -7,9 +7,9 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support.serving import Served, StartDashboard
 from vibezen.metrics.api import web
-from vibezen.metrics.api.access import Access, access_for, page_url, token_of
-from vibezen.metrics.api.errors import ApiError
 from vibezen.metrics.errors import StoreError
+from vibezen.metrics.serving.access import Access, access_for, page_url, token_of
+from vibezen.metrics.serving.errors import ApiError
 
 TOKEN = "s3cret-token"
 

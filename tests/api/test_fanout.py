@@ -3,10 +3,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from vibezen.metrics.api.errors import ApiError
 from vibezen.metrics.api.fanout import MAX_SUBSCRIBERS, QUEUE, End, Fanout
 from vibezen.metrics.api.messages import Message
 from vibezen.metrics.api.position import Position
+from vibezen.metrics.serving.errors import ApiError
 
 Case = Callable[["Feed"], Awaitable[None]]
 

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from tests.support.serving import NOW
-from vibezen.metrics.api.errors import BadParameter
 from vibezen.metrics.api.question import Question, parse_question, parse_time
 from vibezen.metrics.config import Settings
+from vibezen.metrics.errors import BadParameter
 
 HOUR = 3600
 
@@ -107,7 +107,7 @@ def test_bad_parameter_is_named(field: str, value: str) -> None:
     with pytest.raises(BadParameter) as caught:
         ask(**{field: value})
     expected = "from" if (field, value) == ("to", "now-1h") else field
-    assert (caught.value.status, caught.value.detail.field) == (400, expected)
+    assert caught.value.field == expected
     assert "\n" not in str(caught.value)
 
 

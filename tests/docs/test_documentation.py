@@ -15,7 +15,6 @@ from starlette.routing import Mount
 from typer.main import get_command
 
 from tests.support.servers import Server
-from vibezen.metrics.api.access import access_for
 from vibezen.metrics.api.app import build
 from vibezen.metrics.api.web import MetricsDashboard
 from vibezen.metrics.batch import read_entry
@@ -23,6 +22,7 @@ from vibezen.metrics.catalogue import BUILT_IN
 from vibezen.metrics.cli import app
 from vibezen.metrics.config import Settings, load
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.serving.access import access_for
 from vibezen.metrics.storage import MetricsStorage
 from vibezen.metrics.verdict import judge
 

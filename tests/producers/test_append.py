@@ -10,7 +10,15 @@ from tests.support.servers import KINDS, StartServer
 from vibezen.metrics.batch import MAX_SEQ, batch_fields, read_entry
 from vibezen.metrics.connection import connect
 from vibezen.metrics.keys import GROUPS, Keys
-from vibezen.metrics.producers.append import Appended, Batch, append, raise_shards, shard_of
+from vibezen.metrics.producers.append import (
+    Appended,
+    Batch,
+    append,
+    last_number,
+    raise_shards,
+    shard_holding,
+    shard_of,
+)
 
 KEYS = Keys()
 
@@ -71,6 +79,27 @@ def test_skipped_numbers_stay_skipped(server_client: redis.Redis) -> None:
     assert put(server_client, 10, lines(10, 11)) == Appended(duplicate=False, last=11, created=False)
     assert put(server_client, 3, lines(3, 4)).duplicate
     assert [entry[:2] for entry in entries(server_client)] == [(1, 2), (10, 2)]
+
+
+def test_a_gapless_call_leaves_no_number_out(server_client: redis.Redis) -> None:
+    def gapless(seq: int, batch: Batch) -> Appended:
+        return append(server_client, KEYS, 0, "producer", seq, [batch], gapless=True)
+
+    assert gapless(2, lines(2, 3)) == Appended(duplicate=False, last=0, created=False, gap=True)
+    assert not server_client.exists(KEYS.events(0), KEYS.producers(0))
+    assert gapless(1, lines(1, 2)).last == 2
+    assert gapless(2, lines(2, 3)).last == 3
+    assert gapless(5, lines(5, 5)) == Appended(duplicate=False, last=3, created=False, gap=True)
+    assert last_number(server_client, KEYS, 0, "producer") == 3
+    assert last_number(server_client, KEYS, 0, "nobody") == 0
+
+
+def test_a_producer_that_comes_back_keeps_its_shard(server_client: redis.Redis) -> None:
+    raise_shards(server_client, KEYS, 4)
+    (elsewhere,) = {0, 1} - {shard_of("p", 2)}
+    append(server_client, KEYS, elsewhere, "p", 1, [lines(1, 2)])
+    assert shard_holding(server_client, KEYS, "p", 2) == elsewhere
+    assert shard_holding(server_client, KEYS, "new", 3) == shard_of("new", 3)
 
 
 def test_producers_do_not_share_numbers(server_client: redis.Redis) -> None:

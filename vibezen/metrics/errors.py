@@ -2,6 +2,7 @@
 
 MetricsError
 ├── InvalidEvent (ValueError)   the event breaks a rule of the contract; never again
+├── BadParameter (ValueError)   a question that cannot be answered as it stands: names the parameter; exit 2
 ├── ConfigError                 a setting is wrong: names file, key, value and what was expected; exit 2
 ├── MissingExtra                this command needs an optional part that is not installed; exit 2
 ├── StoreError                  the storage folder cannot be used; exit 1
@@ -16,6 +17,7 @@ MetricsError
 
 __all__ = [
     "AddressInUse",
+    "BadParameter",
     "ConfigError",
     "Fenced",
     "InvalidEvent",
@@ -38,6 +40,17 @@ class MetricsError(Exception):
 
 class InvalidEvent(MetricsError, ValueError):
     """The event breaks the contract. `field` names the part, the text says what was expected."""
+
+    exit_code = 2
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class BadParameter(MetricsError, ValueError):
+    """A parameter of a question is missing, unknown or impossible. `field` names it, `reason` says what is wrong."""
 
     exit_code = 2
 

@@ -20,8 +20,6 @@ from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from vibezen.metrics.api.access import access_for, page_url
-from vibezen.metrics.api.listener import listen
 from vibezen.metrics.clock import monotonic
 from vibezen.metrics.config import DEMO_VARIABLE, ENVIRONMENT_PREFIX, Dashboard, Settings
 from vibezen.metrics.connection import UNREACHABLE, Endpoint, check_server, connect, endpoint_file, is_missing_group
@@ -30,6 +28,8 @@ from vibezen.metrics.errors import AddressInUse, StoreError, StoreInUse
 from vibezen.metrics.keys import GROUPS, Keys
 from vibezen.metrics.layout import FILE_MODE, Layout, publish
 from vibezen.metrics.processes import Tree
+from vibezen.metrics.serving.access import access_for, page_url
+from vibezen.metrics.serving.listener import listen
 from vibezen.metrics.storage import check_same_store
 
 DEMO_FOLDER: Final = "metrics_demo"

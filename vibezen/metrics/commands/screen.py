@@ -6,10 +6,10 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from vibezen.metrics.api.access import page_url
 from vibezen.metrics.commands.version import installed_version
 from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import redacted
+from vibezen.metrics.serving.access import page_url
 
 STYLES: Final = {"archive": "blue", "aggregate": "magenta", "api": "green", "simulate": "yellow", "up": "bold"}
 WIDTH: Final = max(map(len, STYLES))

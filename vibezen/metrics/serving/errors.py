@@ -1,4 +1,4 @@
-"""Every error the API answers with, in one shape: `{"error": {"code", "message", "field"?}}`."""
+"""Every error that an HTTP door answers with, in one shape: `{"error": {"code", "message", "field"?}}`."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from vibezen.metrics.connection import UNREACHABLE
-from vibezen.metrics.errors import MetricsError, ServerUnavailable
+from vibezen.metrics.errors import BadParameter, MetricsError, ServerUnavailable
 
 RETRY_AFTER: Final = 2
 """Seconds after which a client should try again when Redis was away."""
@@ -47,13 +47,6 @@ class ApiError(Exception):
         self.detail = Detail(code or _CODES.get(status, "error"), message, field)
 
 
-class BadParameter(ApiError):
-    """A parameter is missing, unknown or impossible."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(400, message, code="bad_parameter", field=field)
-
-
 class Away(ApiError):
     """Redis does not answer now; trying again is right."""
 
@@ -87,6 +80,11 @@ async def _on_redis_error(request: HTTPConnection, error: Exception) -> Response
     return error_response(Away())
 
 
+async def _on_bad_parameter(request: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, BadParameter)
+    return error_response(ApiError(400, error.reason, code="bad_parameter", field=error.field))
+
+
 async def _on_metrics_error(request: HTTPConnection, error: Exception) -> Response:
     return error_response(ApiError(503, str(error)))
 
@@ -98,6 +96,7 @@ async def _on_any_error(request: Request, error: Exception) -> Response:
 
 HANDLERS: Final[Mapping[Any, Callable[[Any, Exception], Awaitable[Response]]]] = {
     ApiError: _on_api_error,
+    BadParameter: _on_bad_parameter,
     HTTPException: _on_http_error,
     RedisError: _on_redis_error,
     ServerUnavailable: _on_redis_error,

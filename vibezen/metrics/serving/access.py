@@ -19,9 +19,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vibezen.metrics.api.errors import ApiError, error_response
 from vibezen.metrics.errors import StoreError
 from vibezen.metrics.layout import publish_once
+from vibezen.metrics.serving.errors import ApiError, error_response
 
 TOKEN_FILE: Final = "token"  # noqa: S105 - a file name
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/login", "/login.js"})

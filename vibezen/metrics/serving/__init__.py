@@ -1,0 +1,1 @@
+"""What every HTTP door of ours needs: who may enter, how errors are told, the listening socket."""
