@@ -2,6 +2,7 @@
 -- Make a shard's stream readable for one group from where that group stands.
 -- KEYS  1 stream  2 fence  3 books  4 floor
 -- ARGV  1 fence  2 group  3 position the caller knows of ('' = ask the books)  4 '1' to note the floor of the windows
+--       The floor is the Unix second since when windows hold everything: 0 where nothing was ever taken off the stream.
 -- Reply {entries ever added, length, entries the group has read or -1, position, books as a flat list}, 0 when fenced.
 --       The position is the group's; where the books were asked, the later of the two.
 -- Atomic, because an entry added between creating the group and raising the last ID could take an ID already used.
@@ -38,13 +39,19 @@ if not found then
   redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[2], '0', 'MKSTREAM')
   found = {['last-delivered-id'] = '0-0', ['entries-read'] = false}
 end
--- After a restored or failed-over server the stream may lag behind what was read from it: new entries must not get old IDs.
+-- After a restored or failed-over server the stream may lag behind what was read from it: new entries must not get old
+-- IDs. What the server lost, its windows may lack; so they may after a group that lost its position (it is where the
+-- books say, unless somebody made it anew).
 local stream = pairs_of(redis.call('XINFO', 'STREAM', KEYS[1]))
-if before(stream['last-generated-id'], position) then
+local now = redis.call('TIME')[1]
+local behind = before(stream['last-generated-id'], position)
+if behind then
   redis.call('XSETID', KEYS[1], position)
 end
-if ARGV[4] == '1' then
-  redis.call('SET', KEYS[4], redis.call('TIME')[1], 'NX')
+if behind or (ARGV[4] == '1' and before(found['last-delivered-id'], position)) then
+  redis.call('SET', KEYS[4], now)
+elseif ARGV[4] == '1' then
+  redis.call('SET', KEYS[4], stream['entries-added'] == stream['length'] and '0' or now, 'NX')
 end
 local at = found['last-delivered-id']
 if ARGV[3] == '' and before(at, position) then

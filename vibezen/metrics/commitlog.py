@@ -79,6 +79,10 @@ class LogState(NamedTuple):
     producers: dict[str, Seen]
     last: Record
 
+    @classmethod
+    def empty(cls) -> "LogState":
+        return cls(0, {}, {}, Record())
+
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
@@ -91,10 +95,12 @@ def encode_record(record: Record) -> bytes:
 
 def fold(data: bytes) -> LogState:
     """The state that the valid records of a log add up to."""
-    length = 0
-    extents: dict[str, Extent] = {}
-    producers: dict[str, Seen] = {}
-    last = Record()
+    return fold_on(LogState.empty(), data)
+
+
+def fold_on(state: LogState, data: bytes) -> LogState:
+    """The state after the valid records that follow it in the log; the given one is used up."""
+    length, extents, producers, last = state
     for line in data.splitlines(keepends=True):
         record = _decode(line)
         if record is None:
