@@ -132,7 +132,8 @@ class MetricsDashboard:
 
     async def pipeline(self) -> Pipeline:
         """Shards, groups, positions, lag and owners."""
-        return await pipeline(self._commands, self._keys, self.storage, self.settings.streams.shards, self._clock())
+        shards, damaged = self.settings.streams.shards, self.reader.damaged
+        return await pipeline(self._commands, self._keys, self.storage, shards, damaged, self._clock())
 
     async def _check(self) -> None:
         """See that the server may be used, and that it belongs to our store."""

@@ -60,7 +60,8 @@ class Counters(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, omit_defaults=True):
     """One commit. `producers` holds what this commit changed; the first record of a log holds all of them.
 
-    `sealed` stands in the only record of a log that a successor has closed: all its segments are final.
+    `before` is the position of the commit before, which the server may still show after a crash. `sealed` stands in the
+    only record of a log that a successor has closed: all its segments are final.
     """
 
     position: EntryId = "0-0"
@@ -68,6 +69,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     producers: dict[str, Seen] = {}
     dead: list[DeadLetter] = []
     counters: Counters = Counters()
+    before: EntryId = "0-0"
     sealed: bool = False
 
 

@@ -81,7 +81,9 @@ def _chosen(reading: Reading, wanted: Wanted, keys: Sequence[str] | None) -> Sql
         clauses.append("metric = $metric")
     for number, condition in enumerate(wanted.where):
         parameters[f"where{number}"] = condition.value
-        found = f"(metadata ->> '$.\"{condition.key}\"')" if keys is None else f'metadata."{condition.key}"'
+        # As when a key is read as text in the first place: a number's own spelling does not matter.
+        metadata = f'from_json(metadata, \'{{"{condition.key}": "VARCHAR"}}\')' if keys is None else "metadata"
+        found = f'{metadata}."{condition.key}"'
         clauses.append(f"{found} {'IS DISTINCT FROM' if condition.negated else '='} $where{number}")
     return Sql(f"({text}) WHERE {' AND '.join(clauses)}", parameters)
 

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -11,6 +12,7 @@ from anyio import to_thread
 from vibezen.metrics.clock import HOUR, monotonic
 from vibezen.metrics.committed import Snapshot
 from vibezen.metrics.errors import BadParameter, StoreError
+from vibezen.metrics.event import WHOLE
 from vibezen.metrics.event_reader import EventReader, FilesChanged, Line, Wanted
 from vibezen.metrics.gathering import ATTEMPTS
 from vibezen.metrics.question import Parameters, parse_metric, parse_number, parse_range, parse_where, single
@@ -29,7 +31,7 @@ class Found(msgspec.Struct, omit_defaults=True):
     ts: float
     metric: str
     value: float
-    sample_rate: float = 1.0
+    sample_rate: float = WHOLE
     count: int = 1
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
 
@@ -80,29 +82,49 @@ def _from_cursor(asked: Search, cursor: str) -> Search:
 async def search(reader: EventReader, asked: Search) -> Events:
     """Raises StoreError when files cannot be read."""
     for _ in range(ATTEMPTS):
-        try:
+        with suppress(FilesChanged):
             return await to_thread.run_sync(_search, reader, asked)
-        except FilesChanged:
-            continue
     raise StoreError("the files of this store change too fast to be read; ask again")
 
 
-def _search(reader: EventReader, asked: Search, clock: Callable[[], float] = monotonic) -> Events:
-    """Hour by hour, so that the newest hundred of a year cost one hour's reading."""
-    snapshot, deadline = reader.snapshot(), clock() + SECONDS
-    found: list[Line] = []
-    skip = asked.skip
+def look(reader: EventReader, asked: Search) -> tuple[list[Found], Snapshot]:
+    """What is found, for as long as it takes, and the state of the files it was found in. Raises StoreError."""
+    for _ in range(ATTEMPTS):
+        snapshot = reader.snapshot()
+        found: list[Line] = []
+        with suppress(FilesChanged):
+            for _ in _hour_by_hour(reader, snapshot, asked, found) if asked.limit else ():
+                pass
+            return [_shown(line) for line in found], snapshot
+    raise StoreError("the files of this store change too fast to be read; ask again")
+
+
+def _hour_by_hour(reader: EventReader, snapshot: Snapshot, asked: Search, found: list[Line]) -> Iterator[int]:
+    """Add events to `found` until there are enough, so that the newest hundred of a year cost one hour's reading;
+    yields each hour that is read through."""
+    skip = asked.skip  # what was given before lies at the very beginning
     for hour in _hours(snapshot, asked):
-        found += reader.lines(
-            snapshot.segments([hour]), asked.wanted, asked.limit - len(found), skip, newest_first=asked.newest_first
-        )
+        left = asked.limit - len(found)
+        segments = snapshot.segments([hour])
+        found += reader.lines(segments, asked.wanted, left, skip, newest_first=asked.newest_first)
         skip = 0
         if len(found) == asked.limit:
-            return Events(list(map(_shown, found)), _cursor(found, asked))
+            return
+        yield hour
+
+
+def _search(reader: EventReader, asked: Search, clock: Callable[[], float] = monotonic) -> Events:
+    snapshot, deadline = reader.snapshot(), clock() + SECONDS
+    found: list[Line] = []
+    following = None
+    for hour in _hour_by_hour(reader, snapshot, asked, found):
         if clock() > deadline:
-            edge = float(hour if asked.newest_first else hour + HOUR)
-            return Events(list(map(_shown, found)), f"{edge!r}:0")
-    return Events(list(map(_shown, found)), None)
+            edge = math.nextafter(hour, -math.inf) if asked.newest_first else float(hour + HOUR)
+            following = f"{edge!r}:0"
+            break
+    if len(found) == asked.limit:
+        following = _cursor(found, asked)
+    return Events(list(map(_shown, found)), following)
 
 
 def _hours(snapshot: Snapshot, asked: Search) -> list[int]:
@@ -122,4 +144,5 @@ def _cursor(found: list[Line], asked: Search) -> str:
 
 def _shown(line: Line) -> Found:
     metadata = msgspec.Raw(line.metadata.encode() if line.metadata else b"{}")
-    return Found(line.ts, line.metric, line.value, line.sample_rate, line.samples, metadata)
+    rate = WHOLE if line.sample_rate == WHOLE else line.sample_rate  # the encoder leaves out this very object only
+    return Found(line.ts, line.metric, line.value, rate, line.samples, metadata)
