@@ -41,8 +41,13 @@ def test_history_of_an_old_hour_is_exact(served: Served) -> None:
 def test_condition_may_be_repeated(served: Served) -> None:
     answer = served.http.get(
         "/api/metrics/history",
-        params=[("metric", "response_time"), ("step", "1h"), ("agg", "count"), *RANGE.items()]
-        + [("where", "session=s1"), ("where", "provider=ü")],
+        params={
+            "metric": "response_time",
+            "step": "1h",
+            "agg": "count",
+            **RANGE,
+            "where": ["session=s1", "provider=ü"],
+        },
     )
     assert answer.json()["series"][0]["points"] == [[OLD, 5]]
     status, error = served.refused("/api/metrics/history", metric="response_time", where="x")
