@@ -174,6 +174,18 @@ def test_windows_made_under_other_settings_do_not_answer(pipeline: Pipeline, now
     assert (sources_of(answer), sum_of(answer)) == (["events"], 6)
 
 
+def test_windows_made_under_other_settings_than_ours_do_not_answer(pipeline: Pipeline, now: float) -> None:
+    """An API that was started with another file than the aggregator."""
+    pipeline.take_in([event(1, now - 100, team="a"), event(2, now - 50, team="b")])
+    pipeline.settings = replace(pipeline.settings, aggregation=Aggregation(labels=("team",)))
+    answer = pipeline.history(since=now - 600, agg="sum", group_by="team")
+    assert sources_of(answer) == ["events"]
+    assert {labels: sum(filter(None, found)) for labels, found in values_of(answer).items()} == {
+        (("team", "a"),): 1,
+        (("team", "b"),): 2,
+    }
+
+
 def test_any_metadata_key_can_be_asked_for_and_only_events_know_it(pipeline: Pipeline, now: float) -> None:
     pipeline.take_in([event(value, now - 100, session=f"s{value % 3}") for value in range(9)])
     answer = pipeline.history(since=now - 600, agg="sum", where="session=s1")

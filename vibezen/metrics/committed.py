@@ -93,9 +93,9 @@ class CommittedFiles:
         logs: dict[Path, _Log] = {}
         segments: list[Segment] = []
         for shard in self._layout.shards():
-            # The newest first: a log begins only after the one before was sealed, so whoever has seen the newer one
-            # does not find in the older what a sleeping owner added too late.
-            for _, path in reversed(self._layout.logs(shard)):
+            # A log begins only after the one before was sealed: whoever has listed the newer one cannot find in the
+            # older what a sleeping owner added too late.
+            for _, path in self._layout.logs(shard):
                 logs[path] = log = self._logs.get(path) or _Log()
                 log.read(path)
                 position = log.state.last.position
