@@ -30,11 +30,12 @@ def empty(url: str) -> None:
         client.flushall()
 
 
-def fill(url: str, taken: list[Sample], repeat: int, rate: float) -> int:
-    """Append `taken` over and over, as if `rate` events a second had been recorded until now; how many they are."""
+def fill(url: str, taken: list[Sample], repeat: int, rate: float, until: float | None = None) -> int:
+    """Append `taken` over and over, as if `rate` events a second had been recorded until now, or `until`; how many they
+    are."""
     producer, seq = secrets.token_hex(16), 1
     total = len(taken) * repeat
-    start = wall() - total / rate
+    start = (wall() if until is None else until) - total / rate
     with connect(url) as client:
         for number in range(repeat):
             recorded = events(taken, start + number * len(taken) / rate, rate)

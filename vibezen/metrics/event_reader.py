@@ -81,12 +81,19 @@ class EventReader:
         keys: Sequence[str] = (),
         quantiles: Sequence[float] = (),
         limit: int = 1_000_000,
+        *,
+        sums: bool = True,
+        lasts: bool = True,
     ) -> list[StepRow]:
-        """Events added up by step and by the values of `keys`; at most `limit` rows."""
+        """Events added up by step and by the values of `keys`; at most `limit` rows. Without `sums` or `lasts` those
+        are 0."""
         if not segments:
             return []
-        rows = self._rows(segments, lambda reading: event_sql.steps(reading, wanted, step, keys, quantiles, limit))
-        return [_step_row(row, len(keys)) for row in rows]
+
+        def made(reading: Reading) -> Sql:
+            return event_sql.steps(reading, wanted, step, keys, quantiles, limit, sums=sums, lasts=lasts)
+
+        return [_step_row(row, len(keys)) for row in self._rows(segments, made)]
 
     def buckets(
         self, segments: Sequence[Segment], wanted: Wanted, step: int | None, keys: Sequence[str] = ()

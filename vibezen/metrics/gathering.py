@@ -129,21 +129,20 @@ class Gatherer:
 
     async def _gather(self, asked: Asked, without: set[int], *, windows: bool) -> Gathered:
         snapshot = await to_thread.run_sync(self.reader.snapshot)
-        windowed = await self._windowed(asked, snapshot, without) if windows else {}
+        windowed, shards = await self._windowed(asked, snapshot, without) if windows else ({}, 0)
         hours = [hour for hour in snapshot.hours() if asked.start - HOUR < hour < asked.stop and hour not in windowed]
         gathered = Gathered(_sources(asked, windowed), exact=True)
-        await self._take_windows(asked, windowed, gathered)
+        await self._take_windows(asked, windowed, shards, gathered)
         await to_thread.run_sync(self._take_events, asked, snapshot, hours, set(windowed), gathered)
         return gathered
 
-    async def _windowed(self, asked: Asked, snapshot: Snapshot, without: set[int]) -> dict[int, int]:
-        """Hour → width of the windows that answer for it."""
+    async def _windowed(self, asked: Asked, snapshot: Snapshot, without: set[int]) -> tuple[dict[int, int], int]:
+        """Hour → width of the windows that answer for it; and how many shards have windows."""
         assert self._client is not None
         now = self._clock()
         policy = self._settings.aggregation
         shards = await standings(self._client, self._keys, self._settings.streams.shards)
         coverage = Coverage(policy, shards, snapshot.positions, now)
-        self._shards = len(shards)
         kept = max(width.keep_seconds for width in policy.widths)
         first, last = max(asked.start, int(now - kept)), min(asked.stop, int(now + MAX_AHEAD) + 1)
         found: dict[int, int] = {}
@@ -152,9 +151,9 @@ class Gatherer:
             width = coverage.width(begins, asked.step or math.gcd(asked.start, asked.stop))
             if width is not None and hour not in without and ends > begins:
                 found[hour] = width.seconds
-        return found
+        return found, len(shards)
 
-    async def _take_windows(self, asked: Asked, windowed: Mapping[int, int], gathered: Gathered) -> None:
+    async def _take_windows(self, asked: Asked, windowed: Mapping[int, int], shards: int, gathered: Gathered) -> None:
         if not windowed:
             return
         assert self._client is not None
@@ -167,7 +166,7 @@ class Gatherer:
                 start for hour, own in windowed.items() if own == width for start in _windows(asked, hour, width, now)
             ]
             read = fetch if by_series else fetch_totals
-            async for batch in read(self._client, self._keys, self._shards, width, starts, asked.metric):
+            async for batch in read(self._client, self._keys, shards, width, starts, asked.metric):
                 # Decoding hours of windows must not hold up the live feed.
                 overflow |= await to_thread.run_sync(self._take_batch, asked, batch, gathered, told_apart)
         if overflow:
@@ -206,7 +205,14 @@ class Gatherer:
         keys = (*self._labels, PRODUCER) if self._needs_series(asked) else asked.group_by
         wanted = Wanted(asked.start, asked.stop, asked.metric, asked.where)
         rows = self.reader.steps(
-            segments, wanted, asked.step, keys, [QUANTILES[name] for name in quantiles], MAX_CELLS + 1
+            segments,
+            wanted,
+            asked.step,
+            keys,
+            [QUANTILES[name] for name in quantiles],
+            MAX_CELLS + 1,
+            sums=not {"sum", "mean"}.isdisjoint(asked.aggregates),
+            lasts="last" in asked.aggregates,
         )
         if len(rows) > MAX_CELLS:
             raise BadParameter("group_by", "too many series here; take a coarser step or fewer labels")

@@ -115,15 +115,13 @@ class _Told(msgspec.Struct):
 
 
 async def _told(gatherer: Gatherer, asked: Range, now: float) -> _Told:
-    names = tuple(name for name in _SHOWN if name != "last")
     gathered = await gatherer.gather(
-        Asked(asked.start, asked.stop, None, asked.metric, names, where=asked.where, exact=asked.exact)
+        Asked(asked.start, asked.stop, None, asked.metric, _SHOWN, where=asked.where, exact=asked.exact)
     )
     seconds = min(asked.stop, now) - asked.start
     numbers: dict[str, dict[str, Number]] = {}
     for (metric, _, _), cell in gathered.cells.items():
-        numbers[metric] = dict(zip(names, told(cell, names, seconds), strict=True))
-        numbers[metric]["last"] = cell.total.window().last
+        numbers[metric] = dict(zip(_SHOWN, told(cell, _SHOWN, seconds), strict=True))
         if gatherer.catalogue[metric].kind is Kind.GAUGE:
             numbers[metric]["last"] = await _newest(gatherer, asked, metric, gathered.newest)
     return _Told(gathered, numbers)
