@@ -11,7 +11,7 @@ from vibezen.metrics.producers.measure import Sample
 from vibezen.metrics.producers.route import route_of
 
 if TYPE_CHECKING:
-    from vibezen.metrics.producers.collector import MetricsCollector
+    from vibezen.metrics.producers.instruments import Instruments
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,7 +29,7 @@ def is_server_error(status: int) -> bool:
 
 
 class MetricsMiddleware:
-    """Around an ASGI application; in Starlette and FastAPI `app.add_middleware(MetricsMiddleware, collector=collector)`.
+    """Around an ASGI application: `app.add_middleware(MetricsMiddleware, collector=collector)` in Starlette or FastAPI.
 
     Of every HTTP request, when its last byte was handed to the server or it failed before:
 
@@ -49,7 +49,7 @@ class MetricsMiddleware:
     def __init__(
         self,
         app: App,
-        collector: "MetricsCollector",
+        collector: "Instruments",
         *,
         name: Callable[[Scope], str | None] = route_of,
         failed: Callable[[int], bool] = is_server_error,

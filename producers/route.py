@@ -11,22 +11,21 @@ NO_ROUTE: Final = "(no route)"
 def route_of(scope: Mapping[str, Any]) -> str:
     """The route's template as the framework left it in the scope, below what the application is mounted at; else the
     endpoint's name; else NO_ROUTE. For Starlette and FastAPI; ask when the request has been routed."""
-    template = _template(scope)
-    if template is not None:
+    route = _route(scope)
+    if route is not None:
+        # A mount with nothing below it that is known of is in the path that was matched already.
+        template = "" if hasattr(route, "routes") else route.path
         return _mounted_at(scope, template) + template or "/"
     endpoint = scope.get("endpoint")
     return endpoint.__qualname__ if isroutine(endpoint) or isclass(endpoint) else NO_ROUTE
 
 
-def _template(scope: Mapping[str, Any]) -> str | None:
+def _route(scope: Mapping[str, Any]) -> Any:
     own = scope.get("fastapi")
     # FastAPI's route knows its path without the prefix of the router that includes it; this knows the whole.
     included = own.get("effective_route_context") if isinstance(own, Mapping) else None
-    for route in (included, scope.get("route")):
-        path = getattr(route, "path", None)
-        if isinstance(path, str):
-            return path
-    return None
+    known = (included, scope.get("route"))
+    return next((route for route in known if isinstance(getattr(route, "path", None), str)), None)
 
 
 def _mounted_at(scope: Mapping[str, Any], template: str) -> str:

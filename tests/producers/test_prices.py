@@ -43,6 +43,7 @@ def test_the_tier_that_answered_has_its_own_price() -> None:
     """gpt-5 costs half on the flex tier."""
     usage = Usage(input=600, output=500)
     standard = Prices().cost("openai", ["gpt-5"], usage, WHEN, tier="default")
+    assert standard is not None
     assert standard == pytest.approx((750 + 5000) / 1e6)
     assert Prices().cost("openai", ["gpt-5"], usage, 1_795_449_700.0, tier="flex") == pytest.approx(standard / 2)
 

@@ -1,5 +1,6 @@
 """Tokens by disjoint type, from every shape that clients answer, and from shapes nobody foresaw."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -140,30 +141,12 @@ class Hostile:
 
 
 NAMES = st.sampled_from(
-    [
-        "usage",
-        "model",
-        "response",
-        "message",
-        "type",
-        "status",
-        "error",
-        "choices",
-        "delta",
-        "prompt_tokens",
-        "completion_tokens",
-        "input_tokens",
-        "output_tokens",
-        "prompt_tokens_details",
-        "input_tokens_details",
-        "output_tokens_details",
-        "cached_tokens",
-        "code",
-        "cache_read_input_tokens",
-        "cache_creation",
-        "service_tier",
-        "speed",
-    ]
+    re.findall(
+        r"\w+",
+        "usage model response message type status error choices delta prompt_tokens completion_tokens input_tokens "
+        "output_tokens prompt_tokens_details input_tokens_details output_tokens_details cached_tokens service_tier "
+        "cache_read_input_tokens cache_creation speed code",
+    )
 )
 PLAIN = st.one_of(
     *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.just(10**400)),
