@@ -73,8 +73,8 @@ def test_a_pipeline_that_works_is_well(
     for group in (ARCHIVE, AGGREGATE):
         start_role("consume", group, "--redis-url", redis_url, "--storage-dir", str(folder))
     Feed(client).append([event(1.0)])
-    for group in (ARCHIVE, AGGREGATE):
-        wait_until(lambda group=group: client.hget(Keys().books(0), f"{group}.events") == b"1")
+    read = [f"{group}.events" for group in (ARCHIVE, AGGREGATE)]
+    wait_until(lambda: client.hmget(Keys().books(0), read) == [b"1", b"1"])
     found = look(redis_url, folder)
     assert status_of(found) == {"server memory": "warn"}  # the tests' server has no bound
     assert found["server"].seen == f"{redis_url} answers"
