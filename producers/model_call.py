@@ -11,6 +11,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 from vibezen.metrics.catalogue import MetricType
 from vibezen.metrics.clock import Clock
 from vibezen.metrics.event import Metadata, MetadataValue
+from vibezen.metrics.producers.books import Tally
 from vibezen.metrics.producers.measure import Sample
 from vibezen.metrics.producers.prices import Prices
 from vibezen.metrics.producers.usage import Usage, brings_output, read
@@ -35,8 +36,9 @@ class ModelCalls:
         self._clock = clock
         self._prices = Prices()
         self._failed_quietly = False
-        self.answered = 0
-        self.without_usage = 0
+        self._answered = Tally()
+        self._without_usage = Tally()
+        self._told = 0
 
     def begin(self, provider: str, model: str | None, operation: str | None, metadata: Metadata) -> "ModelCall":
         named = {"provider": provider, "model": model, "operation": operation}
@@ -62,9 +64,10 @@ class ModelCalls:
 
     def tell(self) -> None:
         """At the end, once: how much of the picture is missing."""
-        if self.without_usage:
-            log.warning("%d of %d model calls answered without usage", self.without_usage, self.answered)
-            self.without_usage = self.answered = 0
+        missing = self._without_usage.value()
+        if missing > self._told:
+            self._told = missing
+            log.warning("%d of %d model calls answered without usage", missing, self._answered.value())
 
     def _samples(self, call: "ModelCall") -> list[Sample]:
         failed = bool(call.metadata.get("error"))
@@ -79,7 +82,7 @@ class ModelCalls:
         if call.usage is not None:
             self.quietly(self._add_usage, made, call, call.usage)
         if not failed:
-            self.answered += 1
+            self._answered.hit()
             if call.usage is None:
                 self._count_without_usage(f"{shared.get('provider')} {shared.get('model')}")
         return made
@@ -94,8 +97,7 @@ class ModelCalls:
             made.append((MetricType.COST, cost, shared))
 
     def _count_without_usage(self, whom: str) -> None:
-        self.without_usage += 1
-        if self.without_usage == 1:
+        if self._without_usage.hit() == 0:
             log.warning(_NO_USAGE, whom)
 
 
@@ -236,7 +238,12 @@ def measured(function: Callable[P, R], begin: Callable[[str | None], ModelCall])
             call.end(error)
             raise
         # Clients hide coroutine functions behind plain ones.
-        return _awaited(answer, call) if isinstance(answer, Coroutine) else call.handed(answer)
+        # An answer's class, not what it says it is: nothing of an answer is asked unguarded.
+        return (
+            _awaited(cast("Awaitable[Any]", answer), call)
+            if issubclass(type(answer), Coroutine)
+            else call.handed(answer)
+        )
 
     return measured_now
 

@@ -89,6 +89,15 @@ def test_the_doctor_finds_a_wrong_configuration_and_ends_with_1(run: Run, tmp_pa
     assert "dashboard.port = 'eighty': expected `int`, got `str`" in done.stdout
 
 
+def test_the_doctor_draws_a_table_on_a_terminal_and_lines_elsewhere(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("vibezen: []")
+    assert "seen, and what to do" in run("doctor", "--config", path, FORCE_COLOR="1").stdout
+    plain = run("doctor", "--config", path).stdout.splitlines()
+    assert plain[0].startswith("ok      python: ")
+    assert plain[-1] == "        → correct it; nothing else could be looked at"
+
+
 def test_what_is_shown_is_a_configuration_with_the_same_meaning(run: Run, tmp_path: Path) -> None:
     first = run("config", "show", "--storage-dir", "here", VIBEZEN_METRICS__DASHBOARD__PORT="9090").stdout
     assert yaml.safe_load(first)["vibezen"]["metrics"]["dashboard"]["port"] == 9090

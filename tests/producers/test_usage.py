@@ -140,6 +140,14 @@ class Hostile:
         raise self.__dict__["error"]
 
 
+class Liar:
+    """Cannot even be asked for its class."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise RuntimeError("no")
+
+
 NAMES = st.sampled_from(
     re.findall(
         r"\w+",
@@ -150,6 +158,7 @@ NAMES = st.sampled_from(
 )
 PLAIN = st.one_of(
     *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.just(10**400)),
+    st.builds(Liar),
     st.builds(Hostile, st.sampled_from([RuntimeError("no"), KeyError("no"), RecursionError(), AttributeError()])),
 )
 ODD = st.recursive(
