@@ -234,6 +234,17 @@ def test_who_stops_reading_a_stream_has_not_seen_it_fail(recorder: Recorder, how
     assert recorder.of("tokens") == []
 
 
+def test_a_block_in_a_generator_nobody_reads_to_its_end_has_not_failed(recorder: Recorder) -> None:
+    def parts() -> Iterator[Any]:
+        with recorder.llm_call("openai") as call:
+            yield from call.response(stream())
+
+    going: Any = parts()
+    next(going)
+    going.close()
+    assert recorder.values("error_rate") == [0]
+
+
 def test_a_stream_keeps_all_it_has(recorder: Recorder) -> None:
     class Stream:
         def __init__(self) -> None:

@@ -3,8 +3,10 @@
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,29 @@ def taken_port() -> Iterator[int]:
     """A port on which something listens and says nothing."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         yield int(listener.getsockname()[1])
+
+
+@contextmanager
+def other_web_server() -> Iterator[int]:
+    """One that answers everything, with JSON that is not ours."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"status": "UP"}')
+
+        def log_message(self, *arguments: Any) -> None:
+            """Silent."""
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as web:
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield int(web.server_port)
+        finally:
+            web.shutdown()
+            thread.join()
 
 
 def free_port() -> int:
@@ -385,6 +410,8 @@ def test_ports_are_free_ours_or_taken(redis_url: str, folder: Path) -> None:
         found = ports.port("p", "127.0.0.1", number)
         assert (found.status, "another program" in found.seen) == ("fail", True)
         assert ports.port("p", "0.0.0.0", number).status == "fail"
+    with other_web_server() as number:
+        assert ports.port("p", "127.0.0.1", number).status == "fail"
     with dashboard_in_thread(redis_url, folder) as served:
         found = ports.port("p", "127.0.0.1", served.port)
         assert (found.status, found.seen) == ("ok", f"127.0.0.1:{served.port}: ours answers")
