@@ -26,6 +26,11 @@ MAX_BODY: Final = 64 * 1024
 """Bytes: no route here takes more than a token."""
 
 
+def asked(request: Request) -> dict[str, list[str]]:
+    """The parameters of an address, each with all the values it is given."""
+    return {name: request.query_params.getlist(name) for name in request.query_params}
+
+
 def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
     """The application; the dashboard is opened and closed by whoever serves it."""
     return Starlette(
@@ -41,7 +46,16 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
         return answer(dashboard.realtime())
 
     async def history(request: Request) -> Response:
-        return answer(await dashboard.history(**request.query_params))
+        return answer(await dashboard.history(**asked(request)))
+
+    async def summary(request: Request) -> Response:
+        return answer(await dashboard.summary(**asked(request)))
+
+    async def catalogue(request: Request) -> Response:
+        return answer(await dashboard.catalogue(**asked(request)))
+
+    async def events(request: Request) -> Response:
+        return answer(await dashboard.events(**asked(request)))
 
     async def pipeline(request: Request) -> Response:
         return answer(await dashboard.pipeline())
@@ -65,6 +79,9 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
     return [
         Route("/api/metrics/realtime", realtime),
         Route("/api/metrics/history", history),
+        Route("/api/metrics/summary", summary),
+        Route("/api/catalogue", catalogue),
+        Route("/api/events", events),
         Route("/api/pipeline", pipeline),
         Route("/api/stream", stream),
         WebSocketRoute("/ws", socket),

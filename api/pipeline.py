@@ -43,9 +43,12 @@ class Shard(msgspec.Struct):
 
 
 class Store(msgspec.Struct):
+    """`damaged_lines`: lines of committed segments that were found to be no events when they were last read."""
+
     id: str
     path: str
     free_bytes: int
+    damaged_lines: int
 
 
 class Server(msgspec.Struct):
@@ -64,14 +67,16 @@ class Pipeline(msgspec.Struct):
 _NOTHING: Final = "0-0"
 
 
-async def pipeline(client: Redis, keys: Keys, storage: MetricsStorage, configured_shards: int, now: float) -> Pipeline:
+async def pipeline(
+    client: Redis, keys: Keys, storage: MetricsStorage, configured_shards: int, damaged_lines: int, now: float
+) -> Pipeline:
     shards = await shard_count(client, keys, configured_shards)
     info: Any = await client.info()
     server = server_info(info)
     return Pipeline(
         at=now,
         shards=[await _shard(client, keys, shard) for shard in range(shards)],
-        store=await asyncio.to_thread(_store, storage),
+        store=await asyncio.to_thread(_store, storage, damaged_lines),
         redis=Server(server.version, server.kind, server.used_memory),
     )
 
@@ -136,6 +141,6 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
 
 
-def _store(storage: MetricsStorage) -> Store:
+def _store(storage: MetricsStorage, damaged_lines: int) -> Store:
     disk = os.statvfs(storage.path)
-    return Store(storage.layout.read().id, str(storage.path), disk.f_bavail * disk.f_frsize)
+    return Store(storage.layout.read().id, str(storage.path), disk.f_bavail * disk.f_frsize, damaged_lines)

@@ -5,28 +5,32 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Self
 
 import anyio
 
 from vibezen.metrics.api.app import build
-from vibezen.metrics.api.history import History, history
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.pipeline import Pipeline, pipeline
-from vibezen.metrics.api.question import parse_question
 from vibezen.metrics.api.realtime import Realtime
 from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.api.tail import Tail
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import DEMO_VARIABLE, Settings, load
 from vibezen.metrics.connection import check_suitable, connect_async, redis_url, server_info
+from vibezen.metrics.event_reader import EventReader
+from vibezen.metrics.gathering import Gatherer
+from vibezen.metrics.history import History, history
+from vibezen.metrics.inventory import Inventory, inventory, parse_inventory
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.question import parse_question
+from vibezen.metrics.search import Events, parse_search, search
 from vibezen.metrics.serving.access import Access, access_for, page_url
 from vibezen.metrics.serving.listener import Server, listen
 from vibezen.metrics.storage import MetricsStorage, check_same_store
-from vibezen.metrics.window_reader import shard_count
+from vibezen.metrics.summary import Summary, parse_summary, summary
 
 HISTORIES: Final = 4
 """Questions about history that are computed at the same time; more wait their turn."""
@@ -59,6 +63,8 @@ class MetricsDashboard:
         self._commands = connect_async(self._url)
         self._reader = connect_async(self._url)
         self._histories = asyncio.Semaphore(HISTORIES)
+        self.reader = EventReader(storage.layout)
+        self._gatherer = Gatherer(self.reader, self._commands, self._keys, self.settings, clock)
         self._following: asyncio.Task[None] | None = None
         finest = self.settings.aggregation.widths[0].seconds
         self.hub = Hub(
@@ -96,18 +102,38 @@ class MetricsDashboard:
         """Every metric now. Raises errors.Away while Redis does not answer."""
         return self.hub.realtime()
 
-    async def history(self, /, **parameters: str) -> History:
-        """One metric over time; parameters as in the address of `/api/metrics/history`. Raises errors.BadParameter."""
+    async def history(self, /, **parameters: str | Sequence[str]) -> History:
+        """One metric over time; parameters as in the address of `/api/metrics/history`. Raises BadParameter."""
         now = self._clock()
         question = parse_question(parameters, self.settings, now)
         async with self._histories:
-            shards = await shard_count(self._commands, self._keys, self.settings.streams.shards)
-            kind = self._catalogue[question.metric].kind
-            return await history(self._commands, self._keys, shards, question, kind, now)
+            return await history(self._gatherer, question, now)
+
+    async def summary(self, /, **parameters: str | Sequence[str]) -> Summary:
+        """Every metric over a range, against the range before; parameters as for `/api/metrics/summary`."""
+        now = self._clock()
+        asked = parse_summary(parameters, self.settings, now)
+        async with self._histories:
+            return await summary(self._gatherer, asked, now)
+
+    async def catalogue(self, /, **parameters: str | Sequence[str]) -> Inventory:
+        """Which metrics there are, and their metadata; parameters as for `/api/catalogue`."""
+        now = self._clock()
+        asked = parse_inventory(parameters, now)
+        async with self._histories:
+            return await inventory(self.reader, self._catalogue, self.settings.aggregation.labels, asked)
+
+    async def events(self, /, **parameters: str | Sequence[str]) -> Events:
+        """Single events; parameters as for `/api/events`."""
+        now = self._clock()
+        asked = parse_search(parameters, now)
+        async with self._histories:
+            return await search(self.reader, asked)
 
     async def pipeline(self) -> Pipeline:
         """Shards, groups, positions, lag and owners."""
-        return await pipeline(self._commands, self._keys, self.storage, self.settings.streams.shards, self._clock())
+        shards, damaged = self.settings.streams.shards, self.reader.damaged
+        return await pipeline(self._commands, self._keys, self.storage, shards, damaged, self._clock())
 
     async def _check(self) -> None:
         """See that the server may be used, and that it belongs to our store."""

@@ -19,6 +19,7 @@ from vibezen.metrics.config import Aggregation, Width
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
 from vibezen.metrics.consumers.shard import attach
 from vibezen.metrics.consumers.windows import Gathered, WindowCache
+from vibezen.metrics.coverage import shape_of
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
@@ -32,6 +33,13 @@ COMMIT_SAMPLES: Final = 200_000
 
 Samples = tuple[list[float], list[float]]
 """Values and their times."""
+
+
+def _shaped(books: Mapping[str, str], group: str, shape: str, now: float) -> float:
+    """Since when (Unix seconds) windows are made in this shape; 0 where none was ever made in another."""
+    if books.get(f"{group}.shape") == shape:
+        return float(books[f"{group}.shaped"])
+    return now if f"{group}.entries" in books else 0.0
 
 
 class Aggregator:
@@ -60,6 +68,8 @@ class Aggregator:
             int(books.get(f"{taken.group}.{name}", 0))
             for name in ("entries", "events", "rejected", "too_old", "overflow")
         )
+        self._shape = shape_of(policy)
+        self._shaped = _shaped(books, taken.group, self._shape, now())
         self._samples: dict[int, dict[SeriesKey, Samples]] = {}
         self._count = 0
         self._odd: Gathered = {}
@@ -191,13 +201,10 @@ class Aggregator:
         return {window: self._added_up(deltas) for window, deltas in gathered.items()}
 
     def _added_up(self, deltas: Mapping[SeriesKey, Window]) -> dict[str, Window]:
-        """The same samples by metric. The total of a gauge is not a sum of samples."""
-        gauges = self._series.gauges
+        """The same samples by metric."""
         totals: dict[str, Window] = {}
         for key, delta in deltas.items():
             metric = metric_of(key)
-            if metric in gauges:
-                continue
             present = totals.get(metric)
             if present is None:
                 totals[metric] = delta.copy()
@@ -214,6 +221,8 @@ class Aggregator:
             "too_old": self._too_old,
             "overflow": self._overflow,
             "position": self.cursor,
+            "shape": self._shape,
+            "shaped": f"{self._shaped:.3f}",
             "epoch": self._taken.epoch,
             "owner": self._taken.owner,
             "updated": f"{self._now():.3f}",

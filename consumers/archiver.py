@@ -52,7 +52,8 @@ class Archiver:
         self._bytes = 0
         self._since: float | None = None
         self._trimmed_at = 0.0
-        standing = attach(client, keys, taken, self._position)
+        self._logged = self._position
+        standing = attach(client, keys, taken, self._position, state.last.before)
         # Everything that remains is read again and skipped by what the log has seen: a restored server may have given
         # old IDs to new events, so "up to the position" would lose them.
         self.cursor: EntryId = "0-0"
@@ -157,7 +158,9 @@ class Archiver:
         counters = Counters(self._entries, self._events, self._rejected, self._duplicates, self._lost)
         extents = [*self._closed, *(segment.extent() for segment in written)]
         if extents or dead or self._changed or id_order(self._position) != self._committed_order:
-            self._log.append(Record(self._position, extents, self._changed, dead, counters))
+            record = Record(self._position, extents, self._changed, dead, counters, before=self._logged)
+            self._log.append(record)
+            self._logged = self._position
         self._confirm(self.cursor, self._entries_read, dead)
         for segment in written:
             segment.publish()

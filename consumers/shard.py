@@ -61,8 +61,19 @@ class Standing(NamedTuple):
     books: Mapping[str, str]
 
 
-def attach(client: Redis, keys: Keys, taken: Taken, position: EntryId | None, *, note_floor: bool = False) -> Standing:
+def attach(
+    client: Redis,
+    keys: Keys,
+    taken: Taken,
+    position: EntryId | None,
+    before: EntryId = "",
+    *,
+    note_floor: bool = False,
+) -> Standing:
     """Make sure that stream and group exist and that new entries get IDs beyond `position` (None: what the books say).
+
+    When the server turns out to have lost what was read from it, windows are complete only from now on; `before` is the
+    position the books may show without that, since a crash may have kept the last one from them.
 
     Raises Fenced when the shard has a newer owner.
     """
@@ -71,7 +82,7 @@ def attach(client: Redis, keys: Keys, taken: Taken, position: EntryId | None, *,
         client,
         scripts.load(PACKAGE, "attach"),
         [keys.events(shard), keys.fence(shard, taken.group), keys.books(shard), keys.floor(shard)],
-        [taken.fence, taken.group, position or "", int(note_floor)],
+        [taken.fence, taken.group, position or "", int(note_floor), before],
     )
     require(answer, taken)
     added, length, read, at, books = answer

@@ -8,6 +8,7 @@ import enum
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import (
     MAX_AHEAD,
     MAX_BATCH_BYTES,
+    MAX_METADATA_KEYS,
     MAX_VALUE_CHARS,
     MIN_TS,
     Event,
@@ -26,9 +28,12 @@ from vibezen.metrics.event import (
     lines_fit,
 )
 from vibezen.metrics.producers.append import Batch
+from vibezen.metrics.series import PRODUCER
 
 BATCH_EVENTS: Final = 500
 """Events per entry to aim at: more gains little, and readers work entry by entry."""
+
+_metric_of = attrgetter("metric")
 
 Refuse = Callable[[InvalidEvent], None]
 
@@ -51,6 +56,16 @@ def pack(events: Sequence[Event], now: float, refuse: Refuse) -> list[Batch]:
         else:
             batches += _split(_encode_each(chunk, now, refuse))
     return batches
+
+
+def mark_gauges(events: Sequence[Event], gauges: frozenset[str], producer: str) -> None:
+    """Let gauges say whose they are: their total is the sum of each producer's newest value, and a line on disk does
+    not tell who sent it."""
+    if gauges.isdisjoint(map(_metric_of, events)):
+        return
+    for event in events:
+        if event.metric in gauges and len(event.metadata) < MAX_METADATA_KEYS:
+            event.metadata.setdefault(PRODUCER, producer)
 
 
 def _encode_whole(events: Sequence[Event], now: float) -> bytes | None:

@@ -24,7 +24,7 @@ from vibezen.metrics.producers import lifetime
 from vibezen.metrics.producers.append import Batch, append, raise_shards, shard_of
 from vibezen.metrics.producers.books import CLOSED, INTERNAL
 from vibezen.metrics.producers.buffer import Buffer
-from vibezen.metrics.producers.packing import BATCH_EVENTS, pack
+from vibezen.metrics.producers.packing import BATCH_EVENTS, mark_gauges, pack
 
 CALL_EVENTS: Final = 8 * BATCH_EVENTS
 """Events per call at most. Under load the sender gets the interpreter once per switch interval (5 ms), so that a call
@@ -45,6 +45,7 @@ class Sender:
     def __init__(self, settings: Settings, buffer: Buffer) -> None:
         self._settings = settings
         self._keys = Keys(settings.redis.prefix)
+        self._gauges = settings.catalogue().gauges()
         self._buffer = buffer
         self._address = redacted(redis_url(settings))
         connect(redis_url(settings)).close()  # connects to nothing, but an impossible address is an error here and now
@@ -157,6 +158,7 @@ class Sender:
             if not events:
                 return
             waiting -= len(events)
+            mark_gauges(events, self._gauges, self.producer)
             batches = pack(events, clock.wall(), self._refuse)
             del events
             if batches:

@@ -2,6 +2,8 @@
 -- Make a shard's stream readable for one group from where that group stands.
 -- KEYS  1 stream  2 fence  3 books  4 floor
 -- ARGV  1 fence  2 group  3 position the caller knows of ('' = ask the books)  4 '1' to note the floor of the windows
+--       5 the position the caller had committed before that one, which the books may still show after a crash
+--       The floor is the Unix second since when windows hold everything: 0 where nothing was ever taken off the stream.
 -- Reply {entries ever added, length, entries the group has read or -1, position, books as a flat list}, 0 when fenced.
 --       The position is the group's; where the books were asked, the later of the two.
 -- Atomic, because an entry added between creating the group and raising the last ID could take an ID already used.
@@ -40,11 +42,23 @@ if not found then
 end
 -- After a restored or failed-over server the stream may lag behind what was read from it: new entries must not get old IDs.
 local stream = pairs_of(redis.call('XINFO', 'STREAM', KEYS[1]))
-if before(stream['last-generated-id'], position) then
+local lost = before(stream['last-generated-id'], position)
+if lost then
   redis.call('XSETID', KEYS[1], position)
 end
-if ARGV[4] == '1' then
-  redis.call('SET', KEYS[4], redis.call('TIME')[1], 'NX')
+-- What a server lost, its windows may lack, even where newer entries hide it: then the books do not know the position
+-- that the caller does, or a group is not where the books say.
+if ARGV[3] ~= '' then
+  local known = redis.call('HGET', KEYS[3], ARGV[2] .. '.position')
+  lost = lost or (position ~= '0-0' and known ~= position and known ~= ARGV[5])
+else
+  lost = lost or before(found['last-delivered-id'], position)
+end
+local now = redis.call('TIME')[1]
+if lost then
+  redis.call('SET', KEYS[4], now)
+elseif ARGV[4] == '1' then
+  redis.call('SET', KEYS[4], stream['entries-added'] == stream['length'] and '0' or now, 'NX')
 end
 local at = found['last-delivered-id']
 if ARGV[3] == '' and before(at, position) then

@@ -4,7 +4,7 @@ import pytest
 import redis
 
 from tests.support.serving import NOW, OPEN, Json, Served, Windows, samples
-from vibezen.metrics.api import history
+from vibezen.metrics import history
 
 pytestmark = pytest.mark.server
 
@@ -64,6 +64,12 @@ def test_rate_of_the_open_step_counts_the_part_that_has_passed(served: Served) -
     assert values(rates)[3] == 1 / (NOW - OPEN)
 
 
+def test_conditions_on_labels_choose_series(served: Served) -> None:
+    for where, expected in (("model=a", 3), ("model!=a", 2), ("provider=nobody", None)):
+        lines = ask(served, agg="count", where=where)["series"]
+        assert (values(lines[0])[1] if lines else None) == expected, where
+
+
 def test_groups_are_by_label_and_an_absent_label_is_its_own_group(served: Served) -> None:
     answer = ask(served, agg="count", group_by="provider,model")
     assert {tuple(line["labels"].items()): values(line)[1] for line in answer["series"]} == {
@@ -73,11 +79,14 @@ def test_groups_are_by_label_and_an_absent_label_is_its_own_group(served: Served
     }
 
 
-def test_series_beyond_the_bound_are_a_group_of_their_own(served: Served, windows: Windows) -> None:
+def test_hour_with_series_beyond_the_bound_is_told_apart_by_events_only(served: Served, windows: Windows) -> None:
     windows.store(OPEN - 20, "response_time", samples(1, 2, at=OPEN - 20), overflow="true")
-    grouped = ask(served, agg="count", group_by="model")["series"]
-    assert ({"overflow": "true"}, 2) in [(line["labels"], values(line)[1]) for line in grouped]
-    assert values(ask(served, agg="count")["series"][0])[1] == 7
+    for apart in ({"group_by": "model"}, {"where": "model=a"}):
+        answer = ask(served, agg="count", **apart)
+        assert {source["source"] for source in answer["sources"]} == {"events"}
+    together = ask(served, agg="count")
+    assert {source["source"] for source in together["sources"]} == {"windows"}
+    assert values(together["series"][0])[1] == 7
 
 
 def test_coarser_steps_are_made_of_windows(served: Served) -> None:
@@ -85,15 +94,17 @@ def test_coarser_steps_are_made_of_windows(served: Served) -> None:
     assert [value for value in values(counts) if value is not None] == [5, 1]
 
 
-def test_old_ranges_come_from_wider_windows_and_what_is_gone_is_not_claimed(served: Served, windows: Windows) -> None:
+def test_old_ranges_come_from_wider_windows_and_before_those_from_events(served: Served, windows: Windows) -> None:
     hour = 3600
     windows.store((OPEN - 20 * hour) // 60 * 60, "response_time", samples(5, at=OPEN - 20 * hour), width=60)
     answer = ask(served, agg="count", **{"from": "now-2d", "to": "now", "step": "auto"})
     assert [value for value in values(answer["series"][0]) if value is not None] == [1]
     assert answer["step"] == 900
-    (source,) = answer["sources"]
-    assert source["from"] == pytest.approx(NOW - 26 * hour, abs=60)
-    assert source["from"] > answer["from"]
+    before, after = answer["sources"]
+    assert (before["from"], before["source"], before["to"]) == (answer["from"], "events", after["from"])
+    assert (after["source"], after["to"]) == ("windows", answer["to"])
+    assert after["from"] % hour == 0
+    assert after["from"] == pytest.approx(NOW - 26 * hour, abs=hour + 60)
 
 
 def test_gauge_is_the_last_of_each_series_summed(served: Served, windows: Windows) -> None:
@@ -120,7 +131,7 @@ def test_the_last_hour_is_the_default(served: Served) -> None:
     ("parameters", "field"),
     [
         ({}, "metric"),
-        ({"metric": "cost", "step": "3"}, "step"),
+        ({"metric": "cost", "step": "0"}, "step"),
         ({"metric": "cost", "group_by": "secret"}, "group_by"),
         ({"metric": "cost", "self": "1"}, "self"),
         ({"metric": "cost", "from": "now", "to": "now-1h"}, "from"),

@@ -64,7 +64,7 @@ def test_depths_arrive_in_the_stream(collector: MetricsCollector, arrived: Arriv
     collector.flush_sync()
     found = [event for event in arrived.events() if event.metric == "queue_depth"]
     assert {event.value for event in found} == {2, 3}
-    assert found[0].metadata == {"operation": "jobs"}
+    assert found[0].metadata["operation"] == "jobs"
 
 
 def test_many_queues_share_one_thread_each_at_its_own_interval(recorder: Recorder, wait_until: WaitUntil) -> None:

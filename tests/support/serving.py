@@ -18,6 +18,8 @@ from vibezen.metrics import config
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.web import MetricsDashboard, WebDashboard
 from vibezen.metrics.clock import Clock, wall
+from vibezen.metrics.config import Aggregation
+from vibezen.metrics.coverage import shape_of
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import FIELD, Change, Frame, encode_frame
 from vibezen.metrics.series import metric_of, series_key
@@ -28,6 +30,9 @@ NOW: Final = 1_763_985_635.0
 """Half way through the window that begins at OPEN."""
 OPEN: Final = 1_763_985_630
 
+SHARDS: Final = 2
+"""More than tests have use for."""
+
 Json = dict[str, Any]
 
 
@@ -37,11 +42,23 @@ def samples(*values: float, at: float) -> Window:
 
 
 class Windows:
-    """Commits windows as an aggregator does: hash first, then a live frame, whose id it answers."""
+    """Commits windows as an aggregator does: hash first, then a live frame, whose id it answers.
+
+    From the start all shards' windows count as complete, as those of a new store do.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self.keys = Keys()
+        for shard in range(SHARDS):
+            self.complete(shard)
+
+    def complete(self, shard: int, floor: float = 0.0, **books: str | float) -> None:
+        """Let the shard's windows be complete since `floor`; `books` of the aggregator replace the usual ones."""
+        told = {"shape": shape_of(Aggregation()), "shaped": 0, "position": "0-0", **books}
+        self._client.set(self.keys.floor(shard), floor)
+        fields: dict[Any, Any] = {f"aggregate.{name}": value for name, value in told.items()}
+        self._client.hset(self.keys.books(shard), mapping={**fields, "archive.epoch": 1})
 
     def store(self, start: int, metric: str, window: Window, shard: int = 0, width: int = 10, **labels: str) -> None:
         name = self.keys.window(shard, width, start)

@@ -75,7 +75,9 @@ def test_records_add_up_to_the_state() -> None:
 
 
 def test_record_comes_back_with_all_it_says() -> None:
-    full = Record("7-7", [extent(1, 1)], {"p": Seen(1, 1.0)}, [DeadLetter("7-7/0", "r", 1.0, "p")], Counters(1), True)
+    full = Record(
+        "7-7", [extent(1, 1)], {"p": Seen(1, 1.0)}, [DeadLetter("7-7/0", "r", 1.0, "p")], Counters(1), "6-0", True
+    )
     assert fold(encode_record(full)).last == full
 
 

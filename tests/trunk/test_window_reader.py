@@ -1,7 +1,6 @@
 import math
 import random
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -11,20 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vibezen.metrics.catalogue import Kind
-from vibezen.metrics.config import Aggregation, Width
+from vibezen.metrics.config import Aggregation
 from vibezen.metrics.connection import connect_async
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import overflow_key, series_key
 from vibezen.metrics.window import Window, from_blob, merged, to_blob, window_of
 from vibezen.metrics.window_reader import (
     AGGREGATES,
-    AUTO_POINTS,
-    MAX_POINTS,
     WINDOWS_PER_READ,
     Total,
     aggregates,
     fetch,
-    plan,
     shard_count,
     total,
 )
@@ -38,72 +34,6 @@ KEYS = Keys()
 
 def sampled(values: Sequence[float], at: float) -> Window:
     return window_of(values, [at] * len(values))
-
-
-@pytest.mark.parametrize(
-    ("span", "step", "width"),
-    [(300, 10, 10), (HOUR, 10, 10), (2 * HOUR, 60, 60), (6 * HOUR, 60, 60), (DAY, 300, 60)],
-)
-def test_automatic_step_is_the_finest_that_a_chart_can_show(span: float, step: int, width: int) -> None:
-    planned = plan(WIDTHS, NOW - span, NOW, NOW)
-    assert (planned.step, planned.width) == (step, width)
-    assert len(planned.steps()) <= AUTO_POINTS
-
-
-def test_automatic_step_takes_windows_that_are_still_kept() -> None:
-    recent, older = plan(WIDTHS, NOW - HOUR, NOW, NOW), plan(WIDTHS, NOW - 4 * HOUR, NOW - 3 * HOUR, NOW)
-    assert (recent.width, older.width) == (10, 60)
-
-
-def test_range_older_than_everything_kept_is_planned_on_the_windows_kept_longest() -> None:
-    planned = plan(WIDTHS, NOW - 3 * DAY, NOW - 3 * DAY + HOUR, NOW)
-    assert planned.width == 60
-    assert not planned.windows(NOW)
-
-
-@given(st.floats(1, 20 * 365 * DAY), st.floats(0, DAY))
-def test_automatic_step_always_gives_few_enough_points(span: float, ago: float) -> None:
-    planned = plan(WIDTHS, NOW - ago - span, NOW - ago, NOW)
-    assert 1 <= len(planned.steps()) <= AUTO_POINTS
-    assert planned.step % planned.width == 0
-
-
-def test_step_is_made_of_the_coarsest_windows_that_divide_it() -> None:
-    assert plan(WIDTHS, NOW - HOUR, NOW, NOW, 120).width == 60
-    assert plan(WIDTHS, NOW - HOUR, NOW, NOW, 90).width == 10
-
-
-@pytest.mark.parametrize("step", [1, 5, 15, 61])
-def test_step_that_is_no_multiple_of_a_window_is_refused(step: int) -> None:
-    with pytest.raises(ValueError, match="not a multiple of 10 s"):
-        plan(WIDTHS, NOW - 60, NOW, NOW, step)
-
-
-def test_step_with_too_many_points_is_refused_with_the_least_that_would_do() -> None:
-    with pytest.raises(ValueError, match="take 58 s or more"):
-        plan(WIDTHS, NOW - DAY, NOW, NOW, 10)
-    assert len(plan(WIDTHS, NOW - DAY, NOW, NOW, 60).steps()) <= MAX_POINTS
-
-
-def test_range_is_floored_to_the_step_and_its_open_step_is_part_of_it() -> None:
-    planned = plan(WIDTHS, NOW - 60, NOW, NOW, 10)
-    assert (planned.start, planned.stop) == (1_763_985_570, 1_763_985_640)
-    exact = plan(WIDTHS, 1_763_985_570, 1_763_985_600, NOW, 10)
-    assert list(exact.steps()) == [1_763_985_570, 1_763_985_580, 1_763_985_590]
-
-
-def test_windows_read_are_those_kept_that_can_exist() -> None:
-    planned = plan(WIDTHS, NOW - 3 * HOUR, NOW + 7 * DAY, NOW, 3600)
-    starts = planned.windows(NOW)
-    assert starts.start >= planned.kept_from
-    assert NOW < starts.stop <= NOW + HOUR + 60
-    assert all(b - a == planned.width for a, b in pairwise(starts))
-
-
-def test_other_widths_of_the_configuration_are_used() -> None:
-    widths = (Width(seconds=5, keep_seconds=600), Width(seconds=30, keep_seconds=7200))
-    assert plan(widths, NOW - 300, NOW, NOW).step == 5
-    assert plan(widths, NOW - HOUR, NOW, NOW).width == 30
 
 
 def test_total_over_series_shards_and_time_is_that_of_all_samples() -> None:

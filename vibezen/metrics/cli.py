@@ -12,7 +12,9 @@ from vibezen.metrics.commands.api import api
 from vibezen.metrics.commands.config import app as config
 from vibezen.metrics.commands.consume import consume
 from vibezen.metrics.commands.doctor import doctor
+from vibezen.metrics.commands.query import query
 from vibezen.metrics.commands.simulate import simulate
+from vibezen.metrics.commands.tail import tail
 from vibezen.metrics.commands.up import up
 from vibezen.metrics.commands.version import version
 from vibezen.metrics.errors import MetricsError
@@ -25,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (up, api, consume, simulate):
+for command in (up, api, consume, simulate, query, tail):
     app.command()(command)
 app.add_typer(config, name="config")
 app.command()(doctor)

@@ -60,7 +60,8 @@ class Counters(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, omit_defaults=True):
     """One commit. `producers` holds what this commit changed; the first record of a log holds all of them.
 
-    `sealed` stands in the only record of a log that a successor has closed: all its segments are final.
+    `before` is the position of the commit before, which the server may still show after a crash. `sealed` stands in the
+    only record of a log that a successor has closed: all its segments are final.
     """
 
     position: EntryId = "0-0"
@@ -68,6 +69,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     producers: dict[str, Seen] = {}
     dead: list[DeadLetter] = []
     counters: Counters = Counters()
+    before: EntryId = "0-0"
     sealed: bool = False
 
 
@@ -78,6 +80,10 @@ class LogState(NamedTuple):
     extents: dict[str, Extent]
     producers: dict[str, Seen]
     last: Record
+
+    @classmethod
+    def empty(cls) -> "LogState":
+        return cls(0, {}, {}, Record())
 
 
 _encoder = msgspec.json.Encoder()
@@ -91,10 +97,12 @@ def encode_record(record: Record) -> bytes:
 
 def fold(data: bytes) -> LogState:
     """The state that the valid records of a log add up to."""
-    length = 0
-    extents: dict[str, Extent] = {}
-    producers: dict[str, Seen] = {}
-    last = Record()
+    return fold_on(LogState.empty(), data)
+
+
+def fold_on(state: LogState, data: bytes) -> LogState:
+    """The state after the valid records that follow it in the log; the given one is used up."""
+    length, extents, producers, last = state
     for line in data.splitlines(keepends=True):
         record = _decode(line)
         if record is None:

@@ -14,8 +14,8 @@ from itertools import accumulate
 from typing import Final
 
 SCALE: Final = 5
-_PER_OCTAVE: Final = 2**SCALE
-_BASE: Final = 2.0 ** (1 / _PER_OCTAVE)
+PER_OCTAVE: Final = 2**SCALE
+_BASE: Final = 2.0 ** (1 / PER_OCTAVE)
 MAX_RELATIVE_ERROR: Final = (_BASE - 1) / (_BASE + 1)
 
 Weight = int | float
@@ -29,12 +29,12 @@ _log2, _ceil = math.log2, math.ceil
 
 def bucket_of(magnitude: float) -> int:
     """The bucket of a value > 0."""
-    return _ceil(_log2(magnitude) * _PER_OCTAVE) - 1
+    return _ceil(_log2(magnitude) * PER_OCTAVE) - 1
 
 
 def buckets_of(magnitudes: Iterable[float]) -> Buckets:
     """The buckets of many values > 0, each counting once."""
-    per_octave = _PER_OCTAVE
+    per_octave = PER_OCTAVE
     buckets = [_ceil(_log2(v) * per_octave) - 1 for v in magnitudes]
     if len(buckets) >= _MANY:
         return dict(Counter(buckets))
@@ -47,7 +47,7 @@ def buckets_of(magnitudes: Iterable[float]) -> Buckets:
 def value_of(bucket: int) -> float:
     """The value a bucket stands for: 2·low·high / (low + high)."""
     # From the lower bound: the upper one of the last bucket is beyond a double.
-    return math.exp2(bucket / _PER_OCTAVE) * (2.0 * _BASE / (1.0 + _BASE))
+    return math.exp2(bucket / PER_OCTAVE) * (2.0 * _BASE / (1.0 + _BASE))
 
 
 def add_buckets(into: Buckets, other: Mapping[int, Weight]) -> None:

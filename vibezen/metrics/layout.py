@@ -24,6 +24,7 @@ FOLDER_MODE: Final = 0o700
 HIDDEN_SUFFIX: Final = ".new"
 """A segment that no accepted commit has filled yet; no reader and no `*.jsonl` glob sees it."""
 
+_PARTITION = re.compile(r"date=(\d{4}-\d\d-\d\d)/hour=(\d\d)/")
 _SEGMENT = re.compile(r"(\d+)-(\d+)-(\d+)\.jsonl\Z")
 _HIDDEN = re.compile(r"\.(\d+)-(\d+)-\d+\.jsonl\.")
 _LOG = re.compile(r"(\d+)-(\d+)\.log\Z")
@@ -46,6 +47,14 @@ def partition_of(ts: float) -> str:
     """The partition folder of an event time: `date=2026-11-23/hour=16`, UTC."""
     when = datetime.fromtimestamp(int(ts // HOUR) * HOUR, UTC)
     return f"date={when:%Y-%m-%d}/hour={when:%H}"
+
+
+def hour_of(relative: str) -> int:
+    """Where the hour of a path `date=2026-11-23/hour=16/…` begins, in Unix seconds. ValueError for any other path."""
+    match = _PARTITION.match(relative)
+    if not match:
+        raise ValueError(f"{relative!r} lies in no partition")
+    return int(datetime.fromisoformat(f"{match[1]}T{match[2]}:00:00+00:00").timestamp())
 
 
 class Layout:

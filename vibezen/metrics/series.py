@@ -81,7 +81,7 @@ class SeriesTable:
     def key(self, event: Event, producer: str | None) -> SeriesKey:
         values = tuple(map(event.metadata.get, self.labels))
         if event.metric in self.gauges:
-            return self._make(event.metric, values, producer)
+            return self._make(event.metric, values, label_text(event.metadata.get(PRODUCER)) or producer)
         identity = (event.metric, *values)
         known = self.known.get(identity)
         if known is None:

@@ -1,30 +1,19 @@
-"""Reading windows: which of them answer a question, how series and shards become one number, and the reads themselves.
+"""Reading windows: how series and shards become one number, and the reads themselves.
 
 Windows merge exactly, so a coarse step is made of finer windows and a total of all series and shards. Gauges are the
 exception: their total is the sum over series of each series' newest value.
 """
 
-import math
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from redis.asyncio import Redis
 
 from vibezen.metrics.catalogue import Kind
-from vibezen.metrics.clock import floor_to
-from vibezen.metrics.config import Width
-from vibezen.metrics.event import MAX_AHEAD
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import SeriesKey, series_key
 from vibezen.metrics.window import Window, sum_of
 
-MAX_POINTS: Final = 1500
-"""Points in one series of an answer."""
-AUTO_POINTS: Final = 400
-"""Points a step chosen by us gives at most: about what a chart can show."""
-AUTO_STEPS: Final = (60, 300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86_400)
-"""Steps in seconds that are tried beside the widths themselves."""
 WINDOWS_PER_READ: Final = 16
 """Windows fetched in one round trip. The server serves nobody else meanwhile: some 4 ms per window of 2,600 series."""
 TOTALS_PER_READ: Final = 500
@@ -47,73 +36,6 @@ DEFAULT_AGGREGATE: Final[Mapping[Kind, str]] = {
 }
 
 Number = int | float | None
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """Steps [start, stop) of `step` seconds, made of windows of `width` seconds; those before `kept_from` are gone."""
-
-    width: int
-    step: int
-    start: int
-    stop: int
-    kept_from: int
-
-    def steps(self) -> range:
-        return range(self.start, self.stop, self.step)
-
-    def windows(self, now: float) -> range:
-        """Starts of the windows that can exist at all."""
-        return range(max(self.start, self.kept_from), min(self.stop, math.ceil(now + MAX_AHEAD)), self.width)
-
-
-def plan(widths: Sequence[Width], since: float, until: float, now: float, step: int | None = None) -> Plan:
-    """How to answer for [since, until), both in Unix seconds: floored to the step, the last step as far as it is due.
-
-    Without a step, the smallest that gives at most AUTO_POINTS and whose windows are kept since then, else the one
-    kept longest. ValueError when the step cannot be made of our windows or gives more than MAX_POINTS.
-    """
-    if step is not None:
-        chosen = _planned(_width_for(widths, step), step, since, until, now)
-        if len(chosen.steps()) > MAX_POINTS:
-            least = math.ceil((until - since) / MAX_POINTS)
-            raise ValueError(
-                f"{step} s gives {len(chosen.steps())} points, at most {MAX_POINTS} are served: take {least} s or more"
-            )
-        return chosen
-    best: Plan | None = None
-    for candidate in _auto_steps(widths, until - since):
-        tried = _planned(_width_for(widths, candidate), candidate, since, until, now)
-        if len(tried.steps()) > AUTO_POINTS:
-            continue
-        if tried.kept_from <= tried.start:
-            return tried
-        if best is None or tried.kept_from < best.kept_from:
-            best = tried
-    assert best is not None, "the last candidate is as long as the range"
-    return best
-
-
-def _auto_steps(widths: Sequence[Width], span: float) -> Iterator[int]:
-    """Candidates in ascending order; the last one gives few enough points whatever the range."""
-    finest = widths[0].seconds
-    nice = {width.seconds for width in widths} | {step for step in AUTO_STEPS if step % finest == 0}
-    longest = max(nice)
-    nice.add(math.ceil(span / (AUTO_POINTS - 1) / longest) * longest)
-    yield from sorted(nice)
-
-
-def _width_for(widths: Sequence[Width], step: int) -> Width:
-    """The coarsest width the step is made of: fewest reads, and it is kept longest."""
-    fitting = [width for width in widths if step >= width.seconds and step % width.seconds == 0]
-    if not fitting:
-        raise ValueError(f"{step} s is not a multiple of {widths[0].seconds} s, the finest windows kept")
-    return max(fitting, key=lambda width: width.seconds)
-
-
-def _planned(width: Width, step: int, since: float, until: float, now: float) -> Plan:
-    start = floor_to(since, step)
-    stop = start + math.ceil((until - start) / step) * step
-    return Plan(width.seconds, step, start, stop, floor_to(now - width.keep_seconds, width.seconds))
 
 
 class Total:
@@ -199,20 +121,27 @@ async def fetch(
 
 
 async def fetch_totals(
-    client: Redis, keys: Keys, shards: int, width: int, starts: Sequence[int], metric: str
+    client: Redis, keys: Keys, shards: int, width: int, starts: Sequence[int], metric: str | None = None
 ) -> AsyncIterator[list[Fetched]]:
-    """The same for all series of `metric` together, as one without labels: a field per window, whatever the number of
-    its series. There are none for gauges."""
+    """The same with all series of a metric as one without labels: a field per window, whatever the number of its
+    series. Of gauges these tell every aggregate but the newest value."""
     places = [(shard, start) for start in starts for shard in range(shards)]
-    name = series_key(metric, {}).encode()
     for first in range(0, len(places), TOTALS_PER_READ):
         some = places[first : first + TOTALS_PER_READ]
         pipe = client.pipeline(transaction=False)
         for shard, start in some:
-            pipe.hget(keys.totals(shard, width, start), metric)
-        blobs: list[bytes | None] = await pipe.execute()
-        if batch := _present(some, [{} if blob is None else {name: blob} for blob in blobs]):
+            name = keys.totals(shard, width, start)
+            pipe.hgetall(name) if metric is None else pipe.hget(name, metric)
+        answers: list[Any] = await pipe.execute()
+        if batch := _present(some, [_by_series(answer, metric) for answer in answers]):
             yield batch
+
+
+def _by_series(answer: Any, metric: str | None) -> dict[bytes, bytes]:
+    """Totals under the keys of series without labels."""
+    if metric is not None:
+        return {} if answer is None else {series_key(metric, {}).encode(): answer}
+    return {series_key(name.decode(), {}).encode(): blob for name, blob in answer.items()}
 
 
 def _present(places: Sequence[tuple[int, int]], found: Sequence[Mapping[bytes, bytes]]) -> list[Fetched]:

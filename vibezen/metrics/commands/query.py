@@ -1,0 +1,85 @@
+"""`vibezen-metrics query`"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vibezen.metrics.commands.options import Config, RedisUrl, StorageDir, load_settings, need
+
+if TYPE_CHECKING:
+    from vibezen.metrics.config import Settings
+    from vibezen.metrics.history import History
+    from vibezen.metrics.question import Parameters
+
+Since = Annotated[str, typer.Option("--from", metavar="TIME", help="now-1h, ISO 8601 (UTC) or Unix seconds.")]
+Until = Annotated[str, typer.Option("--to", metavar="TIME", help="Where the range ends.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Only events with this metadata; KEY!=VALUE: without it. May be repeated."),
+]
+
+
+def query(
+    metric: Annotated[str, typer.Argument(help="Which metric, for example response_time.")],
+    config: Config = None,
+    redis_url: RedisUrl = None,
+    storage_dir: StorageDir = None,
+    since: Since = "now-1h",
+    until: Until = "now",
+    step: Annotated[str, typer.Option(metavar="LENGTH", help="auto, 60, 5m, 1h, 1d.")] = "auto",
+    group_by: Annotated[str, typer.Option(metavar="LABEL,…", help="Labels to tell apart.")] = "",
+    agg: Annotated[
+        str, typer.Option(metavar="NAME,…", help="count sum mean min max last rate p50 p75 p90 p95 p99 p99.9.")
+    ] = "",
+    where: Where = None,
+    exact: Annotated[bool, typer.Option("--exact", help="From the events themselves, percentiles too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The answer of GET /api/metrics/history.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma separated values.")] = False,
+) -> None:
+    """Ask for one metric over time, from windows and files. Works without a running API, and without a server too."""
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv exclude each other")
+    need("server", "query")
+    settings = load_settings(config, redis_url, storage_dir)
+    parameters: Parameters = {
+        **{"metric": metric, "from": since, "to": until, "step": step, "group_by": group_by, "agg": agg},
+        **{"where": where or [], "exact": "true" if exact else "false"},
+    }
+    answer = _ask(settings, parameters)
+    if as_json:
+        import msgspec
+
+        print(msgspec.json.encode(answer).decode())
+        return
+    from vibezen.metrics.commands import table
+
+    columns, rows = table.of_history(answer)
+    if as_csv:
+        table.print_csv(columns, rows)
+    else:
+        table.print_table(columns, rows, table.about(answer))
+
+
+def _ask(settings: "Settings", parameters: "Parameters") -> "History":
+    import anyio
+
+    from vibezen.metrics import connection
+    from vibezen.metrics.clock import wall
+    from vibezen.metrics.event_reader import EventReader
+    from vibezen.metrics.gathering import Gatherer
+    from vibezen.metrics.history import history
+    from vibezen.metrics.keys import Keys
+    from vibezen.metrics.layout import Layout
+    from vibezen.metrics.question import parse_question
+
+    layout = Layout(settings.storage_dir)
+    layout.read()  # says in one line what is wrong with the folder
+    now = wall()
+    question = parse_question(parameters, settings, now)
+
+    async def ask() -> "History":
+        async with connection.connect_async(connection.redis_url(settings)) as client:
+            reader, keys = EventReader(layout), Keys(settings.redis.prefix)
+            return await history(Gatherer(reader, client, keys, settings), question, now)
+
+    return anyio.run(ask)

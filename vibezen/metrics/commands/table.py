@@ -1,0 +1,82 @@
+"""Answers as tables for people and as CSV for programs."""
+
+import csv
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vibezen.metrics.clock import iso
+from vibezen.metrics.history import History
+from vibezen.metrics.window_reader import Number
+
+Row = list[str | Number]
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\0")
+"""What a spreadsheet would take for a formula at the beginning of a text."""
+
+
+def of_history(answer: History) -> tuple[list[str], list[Row]]:
+    """A row per step and group, a column per aggregate; steps in which nothing was recorded are left out."""
+    labels = list(dict.fromkeys(label for line in answer.series for label in line.labels))
+    names = list(dict.fromkeys(line.agg for line in answer.series))
+    cells: dict[tuple[int, tuple[str, ...]], dict[str, Number]] = {}
+    for line in answer.series:
+        group = tuple(line.labels.get(label, "") for label in labels)
+        for start, value in line.points:
+            if value is not None:
+                cells.setdefault((start, group), {})[line.agg] = value
+    rows: list[Row] = [
+        [iso(start), *group, *(found.get(name) for name in names)] for (start, group), found in sorted(cells.items())
+    ]
+    return ["time", *labels, *names], rows
+
+
+def about(answer: History) -> str:
+    """One line about where the numbers are from."""
+    parts = ", ".join(f"{source.source} from {iso(source.since)} to {iso(source.to)}" for source in answer.sources)
+    exact = "exact" if answer.exact else "percentiles within 1.1 %"
+    return f"{answer.metric}, one row = {answer.step} s; {exact}; {parts}"
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Row], about: str) -> None:
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:  # a pipe has no width: nothing may be cut there
+        console = Console(highlight=False, emoji=False, width=10_000)
+    console.print(about if rows else f"{about}: nothing recorded", style="dim", markup=False)
+    if not rows:
+        return
+    table = Table()
+    for column in columns:
+        is_number = any(isinstance(row[len(table.columns)], int | float) for row in rows)
+        table.add_column(Text(column), justify="right" if is_number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(_shown(cell)) for cell in row))
+    console.print(table)
+
+
+def print_csv(columns: Sequence[str], rows: Sequence[Row]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[_inert(cell) for cell in row] for row in rows])
+
+
+def _inert(cell: str | Number) -> str | Number:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def _shown(cell: str | Number) -> str:
+    if cell is None or isinstance(cell, str):
+        return printable(cell or "")
+    if float(cell).is_integer() and abs(cell) < 1e15:
+        return f"{cell:,.0f}"
+    return f"{cell:,.1f}" if 1000 <= abs(cell) < 1e15 else f"{cell:.6g}"
+
+
+def printable(text: str) -> str:
+    """Foreign text without what could steer a terminal."""
+    return text if text.isprintable() else ascii(text)[1:-1]

@@ -1,0 +1,115 @@
+"""What of the store is data: the committed extents of all shards, as one snapshot.
+
+A snapshot names files and how many of their lines are data. Segments only grow, and are only ever replaced by a file
+with the same committed lines, so it stays true while it is read; a file that is gone means: take a new one.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from vibezen.metrics.batch import EntryId, id_order
+from vibezen.metrics.clock import HOUR
+from vibezen.metrics.commitlog import Extent, LogState, fold_on
+from vibezen.metrics.errors import StoreError
+from vibezen.metrics.layout import Layout, hidden, hour_of
+
+ATTEMPTS: Final = 10
+"""Looks at the logs before one that stays missing is an error: each is missed only while an owner changes just then."""
+
+
+class Segment(NamedTuple):
+    """The committed part of one segment: the first `lines` lines of `path`. A `closed` one holds nothing else."""
+
+    path: Path
+    hour: int
+    lines: int
+    closed: bool
+    since: float
+    until: float
+    """Time of its oldest and its newest event."""
+
+    def to_read(self) -> Path:
+        """Where it lies now: until its first commit was accepted, a segment has a hidden name."""
+        veiled = hidden(self.path)
+        return veiled if not self.closed and not self.path.exists() and veiled.exists() else self.path
+
+
+class Snapshot:
+    """All that was committed at one moment. `positions`: how far each shard's archive was."""
+
+    def __init__(self, segments: Iterable[Segment], positions: Mapping[int, EntryId]) -> None:
+        self.positions = positions
+        self._by_hour: dict[int, list[Segment]] = {}
+        for segment in segments:
+            self._by_hour.setdefault(segment.hour, []).append(segment)
+
+    def hours(self) -> list[int]:
+        """The hours that have any event, oldest first, as Unix seconds."""
+        return sorted(self._by_hour)
+
+    def segments(self, hours: Iterable[int]) -> list[Segment]:
+        return [segment for hour in hours for segment in self._by_hour.get(hour, ())]
+
+
+class _Log:
+    """One commit log as far as it was read."""
+
+    def __init__(self) -> None:
+        self._inode = 0
+        self.state = LogState.empty()
+
+    def read(self, path: Path) -> None:
+        """Take in what was appended; all of it when a successor has put another file there."""
+        with path.open("rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self._inode:
+                self._inode, self.state = inode, LogState.empty()
+            file.seek(self.state.length)
+            self.state = fold_on(self.state, file.read())
+
+
+class CommittedFiles:
+    """Takes snapshots of one store, from any thread; what has not changed since the last one is not read again."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._lock = threading.Lock()
+        self._logs: dict[Path, _Log] = {}
+
+    def snapshot(self) -> Snapshot:
+        """What is committed now. Raises StoreError when the logs cannot be read."""
+        with self._lock:
+            for _ in range(ATTEMPTS):
+                with suppress(FileNotFoundError):
+                    return self._take()
+        raise StoreError(f"storage folder {self._layout.root}: commit logs come and go while they are read")
+
+    def _take(self) -> Snapshot:
+        positions: dict[int, EntryId] = {}
+        logs: dict[Path, _Log] = {}
+        segments: list[Segment] = []
+        for shard in self._layout.shards():
+            # The newest first: a log begins only after the one before was sealed, so whoever has seen the newer one
+            # does not find in the older what a sleeping owner added too late.
+            for _, path in reversed(self._layout.logs(shard)):
+                logs[path] = log = self._logs.get(path) or _Log()
+                log.read(path)
+                position = log.state.last.position
+                if shard not in positions or id_order(position) > id_order(positions[shard]):
+                    positions[shard] = position
+                segments += map(self._segment, log.state.extents.values())
+        self._logs = logs
+        return Snapshot(segments, positions)
+
+    def _segment(self, extent: Extent) -> Segment:
+        path = self._layout.events / extent.path
+        return Segment(path, hour_of(extent.path), extent.events, extent.closed, extent.min_ts, extent.max_ts)
+
+
+def hours_of(since: float, until: float) -> range:
+    """The hours that [since, until) touches, each by the Unix seconds at which it begins."""
+    return range(int(since // HOUR) * HOUR, int(-(-until // HOUR)) * HOUR, HOUR)

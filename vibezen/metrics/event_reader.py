@@ -1,0 +1,181 @@
+"""Events from files: DuckDB over what is committed, beside archivers that go on writing."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from vibezen.metrics import event_sql
+from vibezen.metrics.committed import CommittedFiles, Segment, Snapshot
+from vibezen.metrics.errors import MissingExtra, StoreError
+from vibezen.metrics.event_sql import Condition, Reading, Sql, Wanted
+from vibezen.metrics.layout import Layout
+from vibezen.metrics.window import Window
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["Condition", "EventReader", "FilesChanged", "StepRow", "Wanted"]
+
+THREADS: Final = 2
+"""Threads of one query; several queries run side by side."""
+MEMORY: Final = "2GB"
+"""What all queries of a process may hold together; one that needs more is refused."""
+
+Labels = tuple[str | None, ...]
+"""Values of the keys asked for; None where an event has no such key."""
+
+log = logging.getLogger(__name__)
+
+
+class FilesChanged(StoreError):
+    """A file of the snapshot is gone, or became another: take a new snapshot and begin again."""
+
+
+class StepRow(NamedTuple):
+    """The events of one metric, step and group. `window` has no histogram. `lines`: how many lines they stand on.
+
+    `quantiles` are those of the values themselves, None where lines stand for more than one sample each.
+    """
+
+    start: int
+    metric: str
+    labels: Labels
+    window: Window
+    lines: int
+    quantiles: Sequence[float] | None
+
+
+class Line(NamedTuple):
+    """One event, which stands for `samples` equal ones. `metadata`: JSON, None without any."""
+
+    ts: float
+    metric: str
+    value: float
+    sample_rate: float
+    samples: int
+    metadata: str | None
+
+
+class EventReader:
+    """Reads the events of one store, from any thread. Building it touches nothing.
+
+    Every method raises FilesChanged when the snapshot it was given is out of date, MissingExtra without DuckDB.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._files = CommittedFiles(layout)
+        self._lock = threading.Lock()
+        self._connection: DuckDBPyConnection | None = None
+        self.damaged = 0
+        """Lines of committed segments that turned out to be no events, in the last reading that met any."""
+
+    def snapshot(self) -> Snapshot:
+        return self._files.snapshot()
+
+    def steps(
+        self,
+        segments: Sequence[Segment],
+        wanted: Wanted,
+        step: int | None,
+        keys: Sequence[str] = (),
+        quantiles: Sequence[float] = (),
+        limit: int = 1_000_000,
+    ) -> list[StepRow]:
+        """Events added up by step and by the values of `keys`; at most `limit` rows."""
+        if not segments:
+            return []
+        rows = self._rows(segments, lambda reading: event_sql.steps(reading, wanted, step, keys, quantiles, limit))
+        return [_step_row(row, len(keys)) for row in rows]
+
+    def buckets(
+        self, segments: Sequence[Segment], wanted: Wanted, step: int | None, keys: Sequence[str] = ()
+    ) -> dict[tuple[int, str, Labels], Window]:
+        """By (start, metric, labels): windows that hold a histogram and nothing else."""
+        found: dict[tuple[int, str, Labels], Window] = {}
+        if not segments:
+            return found
+        for row in self._rows(segments, lambda reading: event_sql.buckets(reading, wanted, step, keys)):
+            start, metric, *labels, way, bucket, weight = row
+            window = found.setdefault((start, metric, tuple(labels)), Window())
+            weight = int(weight) if weight.is_integer() else weight
+            if way == 0:
+                window.zero = weight
+            else:
+                (window.positive if way > 0 else window.negative)[bucket] = weight
+        return found
+
+    def lines(
+        self, segments: Sequence[Segment], wanted: Wanted, limit: int, skip: int = 0, *, newest_first: bool = True
+    ) -> list[Line]:
+        if not segments:
+            return []
+        rows = self._rows(
+            segments, lambda reading: event_sql.lines(reading, wanted, limit, skip, newest_first=newest_first)
+        )
+        return [Line(*row) for row in rows]
+
+    def inventory(
+        self, segments: Sequence[Segment], wanted: Wanted, labels: Sequence[str], values: int
+    ) -> list[tuple[Any, ...]]:
+        """See event_sql.inventory."""
+        if not segments:
+            return []
+        return self._rows(segments, lambda reading: event_sql.inventory(reading, wanted, labels, values))
+
+    def _rows(self, segments: Sequence[Segment], made: Callable[[Reading], Sql]) -> list[tuple[Any, ...]]:
+        duckdb = _duckdb()
+        try:
+            try:
+                return self._run(made(Reading(segments)))
+            except duckdb.InvalidInputException:
+                # Somebody has damaged a file. Its good lines are still right, and the others are counted.
+                ((self.damaged,),) = self._run(event_sql.damage(Reading(segments, forgiving=True)))
+                log.warning("%d lines in %d segments are not events; they are left out", self.damaged, len(segments))
+                return self._run(made(Reading(segments, forgiving=True)))
+        except duckdb.OutOfMemoryException:
+            raise StoreError(
+                "the question needs more memory than is allowed: ask for less time or fewer groups"
+            ) from None
+        except (duckdb.IOException, FileNotFoundError) as error:
+            raise FilesChanged(f"segments changed while they were read: {error}") from None
+
+    def _run(self, sql: Sql) -> list[tuple[Any, ...]]:
+        with self._cursor() as cursor:
+            rows: list[tuple[Any, ...]] = cursor.execute(sql.text, sql.parameters).fetchall()
+            return rows
+
+    def _cursor(self) -> "DuckDBPyConnection":
+        with self._lock:
+            if self._connection is None:
+                self._connection = _connect()
+            return self._connection.cursor()
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError:
+        raise MissingExtra("server", "reading events from files") from None
+    return duckdb
+
+
+def _connect() -> "DuckDBPyConnection":
+    config = {
+        "threads": THREADS,
+        "memory_limit": MEMORY,
+        # Nothing is fetched from anywhere, and no name in a query is ever taken for a Python variable.
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "python_enable_replacements": "false",
+    }
+    connection: DuckDBPyConnection = _duckdb().connect(":memory:", config=config)
+    return connection
+
+
+def _step_row(row: tuple[Any, ...], keys: int) -> StepRow:
+    start, metric, *labels = row[: 2 + keys]
+    lines, weight, sampled, total, low, high, last, last_ts, quantiles = row[2 + keys :]
+    count = weight if sampled else round(weight)
+    window = Window(count, total, 0.0, low, high, last, last_ts)
+    return StepRow(start, metric, tuple(labels), window, lines, quantiles if count == lines and not sampled else None)

@@ -1,0 +1,156 @@
+"""The SQL over committed segments: what to read, which events of it, and what is made of them.
+
+Names of metadata keys are checked before they come here (`is_name`); every value travels as a parameter.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from vibezen.metrics.committed import Segment
+from vibezen.metrics.histogram import PER_OCTAVE
+
+_COLUMNS: Final = "ts: 'DOUBLE', metric: 'VARCHAR', value: 'DOUBLE', sample_rate: 'DOUBLE', \"count\": 'BIGINT'"
+_WEIGHT: Final = '(coalesce("count", 1) / coalesce(sample_rate, 1.0))'
+_NUMBERS: Final = f"count(*), sum({_WEIGHT}), coalesce(bool_or(sample_rate <> 1.0), false), fsum(value * {_WEIGHT})"
+_EXTREMES: Final = "min(value), max(value), arg_max(value, ts), max(ts)"
+_BUCKET: Final = f"CASE WHEN value <> 0 THEN ceil(log2(abs(value)) * {PER_OCTAVE})::BIGINT - 1 END"
+"""As `histogram.bucket_of`."""
+
+
+class Sql(NamedTuple):
+    text: str
+    parameters: dict[str, Any]
+
+
+class Condition(NamedTuple):
+    """An event's metadata `key`, in its text form, is `value`; or, `negated`, is anything else or not there."""
+
+    key: str
+    value: str
+    negated: bool = False
+
+    def holds(self, found: str | None) -> bool:
+        return (found == self.value) is not self.negated
+
+
+class Wanted(NamedTuple):
+    """Which events: those in [since, until), Unix seconds. `metric`: None for every metric."""
+
+    since: float
+    until: float
+    metric: str | None = None
+    where: Sequence[Condition] = ()
+
+
+class Reading(NamedTuple):
+    """Segments to read. With `forgiving`, a line that is no event is a row of nulls rather than an error."""
+
+    segments: Sequence[Segment]
+    forgiving: bool = False
+
+    def relation(self, keys: Iterable[str] | None) -> Sql:
+        """A row per committed line, with these metadata keys as text; None: all metadata, as JSON."""
+        closed = [str(segment.to_read()) for segment in self.segments if segment.closed]
+        parameters: dict[str, Any] = {"closed": closed} if closed else {}
+        parts = [_read("closed", keys, forgiving=self.forgiving)] if closed else []
+        for number, segment in enumerate(segment for segment in self.segments if not segment.closed):
+            name = f"open{number}"
+            parameters[name] = [str(segment.to_read())]
+            # Behind what is committed there may be more, torn even. Rows come in the order of the lines.
+            parts.append(f"(SELECT * FROM {_read(name, keys, forgiving=True)} LIMIT {int(segment.lines)})")
+        return Sql(" UNION ALL ".join(f"SELECT * FROM {part}" for part in parts), parameters)
+
+
+def _read(files: str, keys: Iterable[str] | None, *, forgiving: bool) -> str:
+    metadata = "JSON" if keys is None else ", ".join(f'"{key}" VARCHAR' for key in sorted(set(keys)))
+    if keys is not None and metadata:
+        metadata = f"STRUCT({metadata})"
+    columns = f"{_COLUMNS}, metadata: '{metadata}'" if metadata else _COLUMNS
+    options = f"format='newline_delimited', hive_partitioning=false, ignore_errors={str(forgiving).lower()}"
+    return f"read_json(${files}, {options}, columns={{{columns}}})"
+
+
+def _chosen(reading: Reading, wanted: Wanted, keys: Sequence[str] | None) -> Sql:
+    """The events wanted, with `keys` and those that conditions are about."""
+    held = None if keys is None else {*keys, *(condition.key for condition in wanted.where)}
+    text, parameters = reading.relation(held)
+    parameters |= {"since": wanted.since, "until": wanted.until}
+    clauses = ["metric IS NOT NULL", "ts >= $since", "ts < $until"]
+    if wanted.metric is not None:
+        parameters["metric"] = wanted.metric
+        clauses.append("metric = $metric")
+    for number, condition in enumerate(wanted.where):
+        parameters[f"where{number}"] = condition.value
+        # As when a key is read as text in the first place: a number's own spelling does not matter.
+        metadata = f'from_json(metadata, \'{{"{condition.key}": "VARCHAR"}}\')' if keys is None else "metadata"
+        found = f'{metadata}."{condition.key}"'
+        clauses.append(f"{found} {'IS DISTINCT FROM' if condition.negated else '='} $where{number}")
+    return Sql(f"({text}) WHERE {' AND '.join(clauses)}", parameters)
+
+
+def _grouped(reading: Reading, wanted: Wanted, step: int | None, keys: Sequence[str], made: str, by: str = "") -> Sql:
+    text, parameters = _chosen(reading, wanted, keys)
+    names = "".join(f', metadata."{key}" AS k{number}' for number, key in enumerate(keys))
+    groups = "".join(f", k{number}" for number in range(len(keys)))
+    start = "0"
+    if step is not None:
+        parameters["step"] = step
+        start = "floor(ts / $step)::BIGINT * $step"
+    return Sql(
+        f"SELECT {start} AS start, metric{names}, {made} FROM {text} GROUP BY start, metric{groups}{by}", parameters
+    )
+
+
+def steps(
+    reading: Reading, wanted: Wanted, step: int | None, keys: Sequence[str], quantiles: Sequence[float], limit: int
+) -> Sql:
+    """A row per start of a step, metric and values of `keys`: start, metric, keys…, lines, weight, whether any was
+    sampled, sum, min, max, last, its time, quantiles (a list, or null). `step`: seconds, None for one step at 0."""
+    asked = f"quantile_cont(value, [{', '.join(map(repr, quantiles))}])" if quantiles else "NULL"
+    text, parameters = _grouped(reading, wanted, step, keys, f"{_NUMBERS}, {_EXTREMES}, {asked}")
+    return Sql(f"{text} LIMIT {int(limit)}", parameters)
+
+
+def buckets(reading: Reading, wanted: Wanted, step: int | None, keys: Sequence[str]) -> Sql:
+    """A row per start, metric, values of `keys` and bucket of the histogram: start, metric, keys…, sign (-1, 0, 1),
+    bucket (null for zeros), weight."""
+    made = f"sign(value)::INTEGER AS way, {_BUCKET} AS bucket, sum({_WEIGHT})"
+    return _grouped(reading, wanted, step, keys, made, ", way, bucket")
+
+
+def lines(reading: Reading, wanted: Wanted, limit: int, skip: int, *, newest_first: bool) -> Sql:
+    """The events themselves: ts, metric, value, sample_rate, count, metadata (JSON or null), in order of time.
+
+    Events of one time are in the order of their content, so that the same question has the same answer.
+    """
+    text, parameters = _chosen(reading, wanted, None)
+    way = "DESC" if newest_first else "ASC"
+    return Sql(
+        f'SELECT ts, metric, value, coalesce(sample_rate, 1.0), coalesce("count", 1), metadata FROM {text}'
+        f" ORDER BY ts {way}, metric, value, metadata LIMIT {int(limit)} OFFSET {int(skip)}",
+        parameters,
+    )
+
+
+def inventory(reading: Reading, wanted: Wanted, labels: Sequence[str], values: int) -> Sql:
+    """What there is, in two kinds of rows: metric, null, lines, first time, last time, null; and metric, key, lines,
+    null, null, up to `values` values of the key, the most frequent first (null where the key is no label)."""
+    text, parameters = _chosen(reading, wanted, None)
+    parameters["labels"] = list(labels)
+    return Sql(
+        f"WITH events AS MATERIALIZED (SELECT ts, metric, metadata FROM {text}),"
+        " pairs AS (SELECT metric, key,"
+        " CASE WHEN list_contains($labels, key) THEN metadata ->> ('$.\"' || key || '\"') END AS value, count(*) AS n"
+        " FROM (SELECT metric, metadata, unnest(json_keys(metadata)) AS key FROM events) GROUP BY ALL)"
+        " SELECT metric, NULL AS key, count(*), min(ts), max(ts), NULL FROM events GROUP BY metric UNION ALL"
+        " SELECT metric, key, sum(n)::BIGINT, NULL, NULL,"
+        f" list(value ORDER BY n DESC, value) FILTER (value IS NOT NULL)[:{int(values)}]"
+        " FROM pairs GROUP BY metric, key",
+        parameters,
+    )
+
+
+def damage(reading: Reading) -> Sql:
+    """How many lines are no events."""
+    text, parameters = reading.relation(())
+    return Sql(f"SELECT count(*) FROM ({text}) WHERE metric IS NULL OR ts IS NULL OR value IS NULL", parameters)

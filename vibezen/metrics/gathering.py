@@ -1,0 +1,260 @@
+"""What was recorded in a range, added up: each UTC hour from exactly one source, windows or events, never from both.
+
+Windows are cheap and merge exactly, but know percentiles only by their histograms. Events cost a reading of files, and
+know everything. Coverage decides between them hour by hour.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import msgspec
+from anyio import to_thread
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from vibezen.metrics.catalogue import Catalogue, Kind
+from vibezen.metrics.clock import HOUR, Clock, wall
+from vibezen.metrics.committed import Snapshot
+from vibezen.metrics.config import Settings
+from vibezen.metrics.coverage import Coverage, standings
+from vibezen.metrics.errors import BadParameter, StoreError
+from vibezen.metrics.event import MAX_AHEAD
+from vibezen.metrics.event_reader import EventReader, FilesChanged, StepRow, Wanted
+from vibezen.metrics.event_sql import Condition
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.series import OVERFLOW, PRODUCER, SeriesKey, parse_series, series_key
+from vibezen.metrics.window import Window, from_blob
+from vibezen.metrics.window_reader import QUANTILES, Fetched, Total, fetch, fetch_totals
+
+MAX_CELLS: Final = 200_000
+"""Rows that events of one question are added up to; some 100 MB."""
+ATTEMPTS: Final = 10
+"""Beginnings before a store whose files keep changing is an error."""
+
+Group = tuple[tuple[str, str], ...]
+"""Labels and their values, in the order they were asked for; those a series has not are left out."""
+
+
+class Asked(NamedTuple):
+    """A range [start, stop) in Unix seconds, in steps (None: the range is one), and what is asked of it.
+
+    `metric`: None for all. `aggregates` decides what must be read: percentiles, or a gauge's newest values.
+    """
+
+    start: int
+    stop: int
+    step: int | None
+    metric: str | None
+    aggregates: Sequence[str]
+    group_by: tuple[str, ...] = ()
+    where: tuple[Condition, ...] = ()
+    exact: bool = False
+
+    def step_of(self, ts: int) -> int:
+        return self.start if self.step is None else ts // self.step * self.step
+
+
+class Source(msgspec.Struct):
+    """Where the answer for [from, to) was taken from: windows or events."""
+
+    since: float = msgspec.field(name="from")
+    to: float = msgspec.field()
+    source: str = "windows"
+
+
+class Cell:
+    """One metric, group and step. `quantiles` by their name, where the values themselves told them."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.total = Total(kind)
+        self.quantiles: Mapping[str, float] | None = None
+
+
+class Gathered:
+    """What came of a question. `exact`: percentiles are those of the values, not of histograms."""
+
+    def __init__(self, sources: list[Source], *, exact: bool) -> None:
+        self.cells: dict[tuple[str, Group, int], Cell] = {}
+        self.sources, self.exact = sources, exact
+        self.newest = -math.inf
+
+    def add(self, kind: Kind, place: tuple[str, Group, int], series: SeriesKey, window: Window) -> Cell:
+        cell = self.cells.get(place)
+        if cell is None:
+            cell = self.cells[place] = Cell(kind)
+        cell.total.add(series, window)
+        self.newest = max(self.newest, window.last_ts)
+        return cell
+
+
+class _Overflow(Exception):
+    """In these hours windows hold series that were counted together, and the question tells series apart."""
+
+    def __init__(self, hours: set[int]) -> None:
+        super().__init__(f"overflow in {len(hours)} hours")
+        self.hours = hours
+
+
+class Gatherer:
+    """Reads one store and, where there is one, the server with its windows. `client`: None without a server."""
+
+    def __init__(
+        self, reader: EventReader, client: Redis | None, keys: Keys, settings: Settings, clock: Clock = wall
+    ) -> None:
+        self.reader = reader
+        self.catalogue: Catalogue = settings.catalogue()
+        self._client, self._keys, self._settings, self._clock = client, keys, settings, clock
+        self._labels = settings.aggregation.labels
+
+    async def gather(self, asked: Asked) -> Gathered:
+        """Raises BadParameter when the answer would be too large, StoreError when files cannot be read. A server that
+        is away is no error: events answer alone."""
+        without: set[int] = set()
+        windows = self._client is not None and not asked.exact and self._has_labels(asked.where)
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._gather(asked, without, windows=windows)
+            except _Overflow as found:
+                without |= found.hours
+            except RedisError:
+                windows = False
+            except FilesChanged:
+                continue
+        raise StoreError("the files of this store change too fast to be read; ask again")
+
+    def _has_labels(self, where: Iterable[Condition]) -> bool:
+        return all(condition.key in self._labels for condition in where)
+
+    async def _gather(self, asked: Asked, without: set[int], *, windows: bool) -> Gathered:
+        snapshot = await to_thread.run_sync(self.reader.snapshot)
+        windowed = await self._windowed(asked, snapshot, without) if windows else {}
+        hours = [hour for hour in snapshot.hours() if asked.start - HOUR < hour < asked.stop and hour not in windowed]
+        gathered = Gathered(_sources(asked, windowed), exact=True)
+        await self._take_windows(asked, windowed, gathered)
+        await to_thread.run_sync(self._take_events, asked, snapshot, hours, set(windowed), gathered)
+        return gathered
+
+    async def _windowed(self, asked: Asked, snapshot: Snapshot, without: set[int]) -> dict[int, int]:
+        """Hour → width of the windows that answer for it."""
+        assert self._client is not None
+        now = self._clock()
+        policy = self._settings.aggregation
+        shards = await standings(self._client, self._keys, self._settings.streams.shards)
+        coverage = Coverage(policy, shards, snapshot.positions, now)
+        self._shards = len(shards)
+        kept = max(width.keep_seconds for width in policy.widths)
+        first, last = max(asked.start, int(now - kept)), min(asked.stop, int(now + MAX_AHEAD) + 1)
+        found: dict[int, int] = {}
+        for hour in range(first // HOUR * HOUR, last, HOUR):
+            begins, ends = max(hour, asked.start), min(hour + HOUR, asked.stop)
+            width = coverage.width(begins, asked.step or math.gcd(asked.start, asked.stop))
+            if width is not None and hour not in without and ends > begins:
+                found[hour] = width.seconds
+        return found
+
+    async def _take_windows(self, asked: Asked, windowed: Mapping[int, int], gathered: Gathered) -> None:
+        if not windowed:
+            return
+        assert self._client is not None
+        told_apart = bool(asked.group_by or asked.where)
+        by_series = told_apart or self._needs_series(asked)
+        overflow: set[int] = set()
+        now = self._clock()
+        for width in sorted(set(windowed.values())):
+            starts = [
+                start for hour, own in windowed.items() if own == width for start in _windows(asked, hour, width, now)
+            ]
+            read = fetch if by_series else fetch_totals
+            async for batch in read(self._client, self._keys, self._shards, width, starts, asked.metric):
+                # Decoding hours of windows must not hold up the live feed.
+                overflow |= await to_thread.run_sync(self._take_batch, asked, batch, gathered, told_apart)
+        if overflow:
+            raise _Overflow(overflow)
+        gathered.exact = not any(name in QUANTILES for name in asked.aggregates)
+
+    def _needs_series(self, asked: Asked) -> bool:
+        """A gauge's newest value is the sum of each series' own; everything else is told by totals."""
+        return asked.metric is not None and self._kind(asked.metric) is Kind.GAUGE and "last" in asked.aggregates
+
+    def _kind(self, metric: str) -> Kind:
+        return self.catalogue[metric].kind
+
+    def _take_batch(self, asked: Asked, batch: list[Fetched], gathered: Gathered, told_apart: bool) -> set[int]:
+        overflow: set[int] = set()
+        for _, start, stored in batch:
+            step = asked.step_of(start)
+            for name, blob in stored.items():
+                series = name.decode()
+                metric, labels = parse_series(series)
+                if told_apart and OVERFLOW in labels:
+                    overflow.add(start // HOUR * HOUR)
+                elif all(condition.holds(labels.get(condition.key)) for condition in asked.where):
+                    group = tuple((label, labels[label]) for label in asked.group_by if label in labels)
+                    gathered.add(self._kind(metric), (metric, group, step), series, from_blob(blob))
+        _bound(asked, gathered)
+        return overflow
+
+    def _take_events(
+        self, asked: Asked, snapshot: Snapshot, hours: list[int], windowed: set[int], gathered: Gathered
+    ) -> None:
+        segments = snapshot.segments(hours)
+        if not segments:
+            return
+        quantiles = [name for name in asked.aggregates if name in QUANTILES]
+        keys = (*self._labels, PRODUCER) if self._needs_series(asked) else asked.group_by
+        wanted = Wanted(asked.start, asked.stop, asked.metric, asked.where)
+        rows = self.reader.steps(
+            segments, wanted, asked.step, keys, [QUANTILES[name] for name in quantiles], MAX_CELLS + 1
+        )
+        if len(rows) > MAX_CELLS:
+            raise BadParameter("group_by", "too many series here; take a coarser step or fewer labels")
+        mixed = bool(quantiles) and (self._needs_series(asked) or _is_mixed(asked, rows, windowed))
+        if mixed:
+            gathered.exact = False
+            histograms = self.reader.buckets(segments, wanted, asked.step, keys)
+            for row in rows:
+                row.window.merge(histograms[row.start, row.metric, row.labels])
+        for row in rows:
+            labels = {key: value for key, value in zip(keys, row.labels, strict=True) if value is not None}
+            group = tuple((key, labels[key]) for key in asked.group_by if key in labels)
+            start = asked.start if asked.step is None else row.start
+            place = (row.metric, group, start)
+            cell = gathered.add(self._kind(row.metric), place, series_key(row.metric, labels), row.window)
+            if row.quantiles is not None and not mixed:
+                cell.quantiles = dict(zip(quantiles, row.quantiles, strict=True))
+        _bound(asked, gathered)
+
+
+def _is_mixed(asked: Asked, rows: Sequence[StepRow], windowed: set[int]) -> bool:
+    """Whether values alone cannot tell the percentiles: some stand for several samples, or windows know the rest."""
+    if any(row.quantiles is None for row in rows):
+        return True
+    shared = {asked.step_of(max(hour, asked.start)) for hour in windowed}
+    shared |= {asked.step_of(min(hour + HOUR, asked.stop) - 1) for hour in windowed}
+    return any((asked.start if asked.step is None else row.start) in shared for row in rows)
+
+
+def _bound(asked: Asked, gathered: Gathered) -> None:
+    if len(gathered.cells) > MAX_CELLS:
+        raise BadParameter("group_by", "too many series here; take a coarser step or fewer labels")
+
+
+def _windows(asked: Asked, hour: int, width: int, now: float) -> range:
+    """Starts of the windows of one hour that are asked for and can exist."""
+    return range(max(hour, asked.start), min(hour + HOUR, asked.stop, math.ceil(now + MAX_AHEAD)), width)
+
+
+def _sources(asked: Asked, windowed: Mapping[int, int]) -> list[Source]:
+    """The range in runs of one source each; what is no hour of windows is an hour of events."""
+    marks = sorted({asked.start, asked.stop, *windowed, *(hour + HOUR for hour in windowed)})
+    bounds = [mark for mark in marks if asked.start <= mark <= asked.stop]
+    runs: list[Source] = []
+    for since, until in pairwise(bounds):
+        source = "windows" if since // HOUR * HOUR in windowed else "events"
+        if runs and runs[-1].source == source:
+            runs[-1].to = until
+        else:
+            runs.append(Source(since, until, source))
+    return runs

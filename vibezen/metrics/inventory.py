@@ -1,0 +1,107 @@
+"""Which metrics there are, with their units, labels and values: what `GET /api/catalogue` answers."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from anyio import to_thread
+
+from vibezen.metrics.catalogue import Better, Catalogue
+from vibezen.metrics.clock import HOUR
+from vibezen.metrics.committed import Segment, hours_of
+from vibezen.metrics.errors import StoreError
+from vibezen.metrics.event_reader import EventReader, FilesChanged, Wanted
+from vibezen.metrics.gathering import ATTEMPTS
+from vibezen.metrics.question import Parameters, parse_range, single
+
+PARAMETERS: Final = ("from", "to")
+MAX_VALUES: Final = 100
+"""Values of one label that are told, the most frequent of each segment first."""
+_REMEMBERED: Final = 10_000
+"""Closed segments whose content is remembered: it never changes, and to find it out costs a reading."""
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+class Known(msgspec.Struct):
+    """One metric. `events`: lines in the range. `labels`: those it can be grouped by, with values found; `metadata`:
+    keys that stand in its events only. `declared`: built in or from the configuration."""
+
+    metric: str
+    family: str
+    unit: str
+    kind: str
+    better: str | None
+    declared: bool
+    events: int = 0
+    first: float | None = None
+    last: float | None = None
+    labels: dict[str, list[str]] = {}
+    metadata: list[str] = []
+
+
+class Inventory(msgspec.Struct):
+    """[from, to) is the range asked for, rounded out to whole hours."""
+
+    since: float = msgspec.field(name="from")
+    to: float = msgspec.field()
+    metrics: list[Known] = msgspec.field()
+
+
+def parse_inventory(parameters: Parameters, now: float) -> range:
+    """The hours asked about. Raises BadParameter."""
+    return hours_of(*parse_range(single(parameters, PARAMETERS), now, "now-24h"))
+
+
+async def inventory(reader: EventReader, catalogue: Catalogue, labels: Sequence[str], hours: range) -> Inventory:
+    """All metrics declared, and those that events of these hours have. Raises StoreError."""
+    for _ in range(ATTEMPTS):
+        try:
+            return await to_thread.run_sync(_inventory, reader, catalogue, labels, hours)
+        except FilesChanged:
+            continue
+    raise StoreError("the files of this store change too fast to be read; ask again")
+
+
+def _inventory(reader: EventReader, catalogue: Catalogue, labels: Sequence[str], hours: range) -> Inventory:
+    snapshot = reader.snapshot()
+    found: dict[str, Known] = {name: _known(catalogue, name) for name in catalogue.names()}
+    for segment in snapshot.segments(hour for hour in snapshot.hours() if hour in hours):
+        _add(found, catalogue, _rows(reader, segment, tuple(labels)))
+    return Inventory(hours.start, hours.stop, [found[name] for name in sorted(found)])
+
+
+def _known(catalogue: Catalogue, metric: str) -> Known:
+    spec = catalogue[metric]
+    better = None if spec.better is Better.NEITHER else str(spec.better)
+    return Known(metric, spec.family, spec.unit, spec.kind, better, metric in catalogue)
+
+
+def _add(found: dict[str, Known], catalogue: Catalogue, rows: Rows) -> None:
+    for metric, key, lines, first, last, values in rows:
+        known = found.setdefault(metric, _known(catalogue, metric))
+        if key is None:
+            known.events += lines
+            known.first = first if known.first is None else min(known.first, first)
+            known.last = last if known.last is None else max(known.last, last)
+        elif values is None:
+            known.metadata = sorted({*known.metadata, key})
+        else:
+            known.labels[key] = list(dict.fromkeys([*known.labels.get(key, ()), *values]))[:MAX_VALUES]
+
+
+_closed: OrderedDict[tuple[Path, tuple[str, ...]], Rows] = OrderedDict()
+
+
+def _rows(reader: EventReader, segment: Segment, labels: tuple[str, ...]) -> Rows:
+    key = (segment.path, labels)
+    known = _closed.get(key)
+    if known is None:
+        known = reader.inventory([segment], Wanted(segment.hour, segment.hour + HOUR), labels, MAX_VALUES)
+        if segment.closed:
+            _closed[key] = known
+            while len(_closed) > _REMEMBERED:
+                _closed.popitem(last=False)
+    return known
