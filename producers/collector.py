@@ -21,6 +21,7 @@ from vibezen.metrics.producers import lifetime
 from vibezen.metrics.producers.books import CLOSED, Stats
 from vibezen.metrics.producers.buffer import Buffer
 from vibezen.metrics.producers.gate import LEFT_OUT, Gate, Routes, copied, number
+from vibezen.metrics.producers.instruments import Instruments
 from vibezen.metrics.producers.lifetime import CLOSE_DEADLINE
 from vibezen.metrics.producers.measure import Measurement, Sample, timed
 
@@ -36,7 +37,7 @@ _YIELD_EVERY: Final = 2048
 """Events between two turns given to a sender that is behind: rare enough to leave 999 of 1,000 calls untouched."""
 
 
-class MetricsCollector:
+class MetricsCollector(Instruments):
     """Records events and sends them in the background; one per application is enough.
 
     Recording appends to a buffer in memory and returns: it never waits for the network, takes no lock, never raises
@@ -63,6 +64,7 @@ class MetricsCollector:
         elif redis_url is not None:
             redis = msgspec.structs.replace(settings.redis, url=redis_url)
             settings = msgspec.structs.replace(settings, redis=redis)
+        super().__init__(clock, enabled=settings.enabled)
         self.settings = settings
         self._clock = clock
         self._gate = Gate(settings)
@@ -184,6 +186,7 @@ class MetricsCollector:
         self._buffer.start_anew()
         if self._sender is not None:
             self._sender.start_anew()
+        self.measure_anew()
         self._ready = False
 
     # --- measuring
@@ -191,18 +194,19 @@ class MetricsCollector:
     def measure_duration(self, name: str, metadata: Metadata | None = None) -> Measurement:
         """`async with collector.measure_duration("code_generation") as ctx:` records how long the block takes and
         whether it raises; what it may add through `ctx.metadata` is told at Measurement."""
-        return Measurement(name, metadata, self._record_samples)
+        return Measurement(name, metadata, self.record_samples)
 
     def measure(self, name: str, metadata: Metadata | None = None) -> Measurement:
         """The same for `with`."""
-        return Measurement(name, metadata, self._record_samples)
+        return Measurement(name, metadata, self.record_samples)
 
     def timed(self, name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """`@collector.timed("load")`: measure every call of a function or coroutine function, by default under its
         own name."""
         return timed(self.measure, name)
 
-    def _record_samples(self, samples: Iterator[Sample]) -> None:
+    def record_samples(self, samples: Iterator[Sample]) -> None:
+        """What a measurement found, as events of now; one that breaks the contract is refused and counted."""
         now = self._clock()
         for metric, value, metadata in samples:
             try:
@@ -230,6 +234,7 @@ class MetricsCollector:
         """Send what waits and end the sender. Returns how many events are not known to be in the stream after
         `deadline` seconds; these are given up. Recording afterwards is dropped and counted. May be called again."""
         self._closed, self._ready = True, False
+        self.end_measuring()
         return self._sender.close(deadline) if self._sender is not None else 0
 
     async def flush(self, timeout: float = CLOSE_DEADLINE) -> int:  # noqa: ASYNC109 - the wait is a thread's

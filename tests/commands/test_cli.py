@@ -31,10 +31,10 @@ def test_help_names_every_command_and_no_other(run: Run) -> None:
     said = run("--help").stdout
     rows = said.partition("Commands")[2].splitlines()
     named = {words[1] for line in rows if len(words := line.split()) > 2 and line[1:3] == " " + words[1][:1]}
-    assert named == {"up", "api", "consume", "simulate", "query", "tail", "config", "version"}
+    assert named == {"up", "api", "consume", "simulate", "query", "tail", "config", "doctor", "version"}
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", [*COMMANDS, ["doctor"]], ids=" ".join)
 def test_every_command_takes_configuration_server_and_store(run: Run, command: list[str]) -> None:
     said = run(*command, "--help").stdout
     wanted = {"--config", "--redis-url", "--storage-dir"} | (
@@ -88,6 +88,23 @@ def test_configuration_is_checked(run: Run, tmp_path: Path) -> None:
     path.write_text("vibezen: {metrics: {buffer_size: 5}}")
     done = run("config", "check")
     assert (done.returncode, done.stdout) == (0, f"{path}: ok\n")
+
+
+def test_the_doctor_finds_a_wrong_configuration_and_ends_with_1(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("vibezen: {metrics: {dashboard: {port: eighty}}}")
+    done = run("doctor", "--config", path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "dashboard.port = 'eighty': expected `int`, got `str`" in done.stdout
+
+
+def test_the_doctor_draws_a_table_on_a_terminal_and_lines_elsewhere(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("vibezen: []")
+    assert "seen, and what to do" in run("doctor", "--config", path, FORCE_COLOR="1").stdout
+    plain = run("doctor", "--config", path).stdout.splitlines()
+    assert plain[0].startswith("ok      python: ")
+    assert plain[-1] == "        → correct it; nothing else could be looked at"
 
 
 def test_what_is_shown_is_a_configuration_with_the_same_meaning(run: Run, tmp_path: Path) -> None:

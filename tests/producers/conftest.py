@@ -1,5 +1,6 @@
 """What the producers' tests share: collectors that end with their test, and what arrived in the stream."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -13,10 +14,36 @@ from vibezen.metrics.config import Settings
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers.collector import MetricsCollector
+from vibezen.metrics.producers.instruments import Instruments
+from vibezen.metrics.producers.measure import Sample
 
 
 class MakeCollector(Protocol):
     def __call__(self, url: str, **settings: Any) -> MetricsCollector: ...
+
+
+class Recorder(Instruments):
+    """The part of a collector that measures, with a list in place of the buffer."""
+
+    def __init__(self, now: float = 1_763_985_600.0) -> None:
+        super().__init__(lambda: now, enabled=True)
+        self.samples: list[tuple[str, float, dict[str, Any]]] = []
+
+    def record_samples(self, samples: Iterator[Sample]) -> None:
+        self.samples += [(str(metric), value, dict(metadata)) for metric, value, metadata in samples]
+
+    def of(self, metric: str) -> list[tuple[float, dict[str, Any]]]:
+        return [(value, metadata) for name, value, metadata in self.samples if name == metric]
+
+    def values(self, metric: str) -> list[float]:
+        return [value for value, _ in self.of(metric)]
+
+    def tokens(self) -> dict[str, float]:
+        """By type; adds up what is told twice, so that it is seen."""
+        found: Counter[str] = Counter()
+        for value, metadata in self.of("tokens"):
+            found[metadata["type"]] += int(value)
+        return dict(found)
 
 
 class Arrived:
@@ -40,6 +67,13 @@ class Arrived:
     def stats(self) -> list[dict[str, Any]]:
         found: Any = self.client.xrange(self._stream)
         return [msgspec.json.decode(fields[b"stats"]) for _, fields in found]
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    recorder = Recorder()
+    yield recorder
+    recorder.end_measuring()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ NAMES = {
     "MetricsCollector",
     "MetricsDashboard",
     "MetricsError",
+    "MetricsMiddleware",
     "MetricsStorage",
     "WebDashboard",
 }

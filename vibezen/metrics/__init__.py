@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vibezen.metrics.errors import InvalidEvent as InvalidEvent
     from vibezen.metrics.errors import MetricsError as MetricsError
     from vibezen.metrics.producers.collector import MetricsCollector as MetricsCollector
+    from vibezen.metrics.producers.middleware import MetricsMiddleware as MetricsMiddleware
     from vibezen.metrics.storage import MetricsStorage as MetricsStorage
 
 _HOME = {
@@ -20,6 +21,7 @@ _HOME = {
     "MetricsCollector": "vibezen.metrics.producers.collector",
     "MetricsDashboard": "vibezen.metrics.api.web",
     "MetricsError": "vibezen.metrics.errors",
+    "MetricsMiddleware": "vibezen.metrics.producers.middleware",
     "MetricsStorage": "vibezen.metrics.storage",
     "WebDashboard": "vibezen.metrics.api.web",
 }
@@ -31,6 +33,7 @@ __all__ = [
     "MetricsCollector",
     "MetricsDashboard",
     "MetricsError",
+    "MetricsMiddleware",
     "MetricsStorage",
     "WebDashboard",
 ]

@@ -11,6 +11,7 @@ import typer
 from vibezen.metrics.commands.api import api
 from vibezen.metrics.commands.config import app as config
 from vibezen.metrics.commands.consume import consume
+from vibezen.metrics.commands.doctor import doctor
 from vibezen.metrics.commands.query import query
 from vibezen.metrics.commands.simulate import simulate
 from vibezen.metrics.commands.tail import tail
@@ -29,6 +30,7 @@ app = typer.Typer(
 for command in (up, api, consume, simulate, query, tail):
     app.command()(command)
 app.add_typer(config, name="config")
+app.command()(doctor)
 app.command()(version)
 
 
