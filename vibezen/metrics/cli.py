@@ -11,6 +11,7 @@ import typer
 from vibezen.metrics.commands.api import api
 from vibezen.metrics.commands.config import app as config
 from vibezen.metrics.commands.consume import consume
+from vibezen.metrics.commands.import_ import import_
 from vibezen.metrics.commands.simulate import simulate
 from vibezen.metrics.commands.up import up
 from vibezen.metrics.commands.version import version
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for command in (up, api, consume, simulate):
     app.command()(command)
+app.command("import")(import_)
 app.add_typer(config, name="config")
 app.command()(version)
 
