@@ -2,8 +2,7 @@
 
 import codecs
 import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from vibezen.metrics.errors import BadParameter, ImportStopped, InvalidEvent
@@ -28,14 +27,12 @@ class CsvRows:
 
     def __init__(self, source: Source, delimiter: str, encoding: str, columns: Sequence[str]) -> None:
         self._name = source.name
-        # A byte that is none of this encoding spoils only the cell it stands in, and the row where that is used.
-        text = io.TextIOWrapper(source.binary, encoding, errors="surrogateescape", newline="")
         self._seen: list[str] = []
-        self._reader = csv.reader(self._remembering(text), delimiter=delimiter, strict=True)
+        self._reader = csv.reader(self._remembering(source.text(encoding)), delimiter=delimiter, strict=True)
         self._failed: BaseException | None = None
         self.columns = columns or self._header()
 
-    def _remembering(self, text: io.TextIOWrapper) -> Iterator[str]:
+    def _remembering(self, text: Iterable[str]) -> Iterator[str]:
         for line in text:
             self._seen.append(line)
             yield line

@@ -10,7 +10,7 @@ import random
 import threading
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Final, Protocol, TypeVar
 
 from redis import Redis
@@ -43,7 +43,7 @@ PAUSE: Final = 0.2
 """Seconds between two looks while waiting."""
 FIRST_PAUSE: Final = 0.1
 """Seconds before the first retry; doubled up to LONGEST_PAUSE, with jitter."""
-LONGEST_PAUSE: Final = 5.0
+LONGEST_PAUSE: Final = 2.0
 ALIVE_MS: Final = 15_000
 """A consumer that gave no sign of life for longer than this is not there."""
 
@@ -85,7 +85,8 @@ class Delivery:
         self._number = self._crc = 0
         self._calls = 0
         self._confirmed = 0
-        self._connect()  # a server that is not there at the start is an error, not a reason to wait
+        with closing(connect(self._url)) as client:
+            check_server(client, self._url)  # not there at the start is an error, not a reason to wait
         self._shard, self._there, self._known = self._patiently(self._standing)
         self._refuse_unknown()
 
@@ -200,7 +201,9 @@ class Delivery:
         pipe.hset(self._checkpoint, mapping=told)  # type: ignore[arg-type]  # numbers become text
         if old := [number for number in self._known if number < before]:
             pipe.hdel(self._checkpoint, *map(str, old))
-        pipe.execute()
+        for reply in pipe.execute(raise_on_error=False):  # it would wrap the server's words in its own
+            if isinstance(reply, Exception):
+                raise reply
         for number in old:
             del self._known[number]
 

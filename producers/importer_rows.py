@@ -176,12 +176,11 @@ class _Plan:
     """One event per row: which cells it is made of."""
 
     def __init__(self, plan: EventPlan, columns: Sequence[str]) -> None:
-        self._columns = columns
+        self._at = {column: index for index, column in enumerate(columns)}
         self._metric, self._value, self._fields = plan.metric, plan.value, plan.fields
         self._constants = {key: cell.constant for key, cell in plan.metadata.items() if cell.column is None}
         self._keys = [key for key, cell in plan.metadata.items() if cell.column]
         self._cells = [columns.index(cell.column) for cell in plan.metadata.values() if cell.column]
-        self._order = list(plan.metadata)
 
     def whole(self, columns: Sequence[tuple[Any, ...]], times: list[float]) -> list[Event]:
         """One event per row, or one of many errors when a row needs a closer look."""
@@ -189,7 +188,7 @@ class _Plan:
             raise ValueError
         metrics: Any = repeat(self._metric.constant, len(times))
         if self._metric.column:
-            metrics = columns[self._columns.index(self._metric.column)]
+            metrics = columns[self._at[self._metric.column]]
             if not known_names().issuperset(metrics):
                 raise ValueError
         values, metadata = self._values(columns, len(times)), self._metadata(columns, len(times))
@@ -199,7 +198,7 @@ class _Plan:
         cell = self._value
         if cell.column is None:
             return repeat(cell.constant, count)
-        cells = columns[self._columns.index(cell.column)]
+        cells = columns[self._at[cell.column]]
         kinds = {*map(type, cells)}
         if kinds == {str}:
             text = "".join(cells)
@@ -244,7 +243,7 @@ class _Plan:
 
     def _cell(self, row: Sequence[Any], cell: Cell) -> Any:
         assert cell.column is not None
-        return row[self._columns.index(cell.column)]
+        return row[self._at[cell.column]]
 
     def _number(self, row: Sequence[Any], cell: Cell) -> float | None:
         """None for nothing there."""

@@ -89,11 +89,14 @@ class Source:
     def __init__(self, name: str, stop: threading.Event, wanted: str | None = None) -> None:
         self.name = "standard input" if name == STDIN else name
         self._file: io.FileIO | None = None
+        self._layers: list[io.BufferedIOBase | io.TextIOBase] = []
         try:
             self._raw, self.size = self._open(name, stop)
             buffered = io.BufferedReader(self._raw, _BUFFER)
+            self._layers.append(buffered)
             zipped = buffered.peek(2)[:2] == _GZIP
             self.binary = io.BufferedReader(GzipFile(fileobj=buffered), _BUFFER) if zipped else buffered
+            self._layers.append(self.binary)
             self.format = wanted or self._told_by(Path(name)) or self._guessed()
         except UNREADABLE as error:
             raise ImportStopped(f"{self.name}: cannot be read: {reason_of(error)}") from None
@@ -120,8 +123,15 @@ class Source:
         """How many of `size` have been read."""
         return self._raw.tell()
 
+    def text(self, encoding: str) -> io.TextIOWrapper:
+        """The lines with their ends. A byte that is none of this encoding spoils only the cell it stands in."""
+        text = io.TextIOWrapper(self.binary, encoding, errors="surrogateescape", newline="")
+        self._layers.append(text)
+        return text
+
     def close(self) -> None:
-        self.binary.close()
+        for layer in reversed(self._layers):
+            layer.close()
         if self._file is not None:
             self._file.close()
 

