@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +39,7 @@ def run(options: Options) -> Report:
         contestants = {
             "ours": lambda: _emptied(url, path, _ours),
             "again": lambda: _ours(url, path),
-            "bare": lambda: _emptied(url, path, partial(in_fresh_process, _bare)),
+            "bare": lambda: _emptied(url, path, _bare_apart),
         }
         rates = alternate(contestants, options.rounds)
         running = server_version(url)
@@ -73,6 +72,10 @@ def _written(path: Path) -> Path:
 def _emptied(url: str, path: Path, contestant: Callable[[str, Path], float]) -> float:
     empty(url)
     return contestant(url, path)
+
+
+def _bare_apart(url: str, path: Path) -> float:
+    return in_fresh_process(_bare, url, path)
 
 
 # --- contestants: events per second

@@ -52,12 +52,13 @@ class Importer:
             first = prepared.rows.read(self._size(prepared, 0))
             key = self._order.key or key_of(prepared, first)
             balance = Balance(source.name, key, producer_of(key))
-            self.balances.append(balance)
             rejects.next_file(source.name)
             if first is None:
                 balance.complete = True
+                self.balances.append(balance)
                 return
             with closing(self._destination(balance)) as destination:
+                self.balances.append(balance)
                 self._pump(_File(source, prepared, destination, balance, rejects), first)
 
     def _size(self, prepared: Prepared, read: int) -> int:

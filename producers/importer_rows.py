@@ -57,7 +57,6 @@ def _row_by_row(chunk: Chunk, now: float, lines_of: Callable[[Any, Outcome], tup
     outcome = Outcome()
     kept: list[bytes] = []
     for index, row in enumerate(chunk.rows):
-        empty = outcome.empty
         try:
             if isinstance(row, InvalidEvent):
                 raise row
@@ -65,7 +64,6 @@ def _row_by_row(chunk: Chunk, now: float, lines_of: Callable[[Any, Outcome], tup
                 continue
             lines, ts = lines_of(row, outcome)
         except InvalidEvent as bad:
-            outcome.empty = empty
             outcome.refused.append(Refused(chunk.lines[index], bad.field, bad.reason, chunk.raw(index)))
             outcome.rows += 1
             continue

@@ -160,6 +160,13 @@ def test_a_dry_run_describes_and_needs_no_server(run: Run, file: Path, free_port
     assert "older than the windows are kept (26 h)" in done.stderr
 
 
+def test_no_server_is_one_line_and_exit_code_1(run: Run, file: Path, free_port: int) -> None:
+    url = f"redis://:secret@127.0.0.1:{free_port}"
+    done = run("import", file, "--event", "m={n}", "--redis-url", url)
+    line = f"vibezen-metrics: {url.replace('secret', '***')}: no Redis or Valkey answers: connection refused\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
 def test_the_result_can_be_read_by_a_program(run: Run, redis_url: str, file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.ndjson"
     other.write_text('{"metric":"m","value":1,"ts":1700000000}\n')

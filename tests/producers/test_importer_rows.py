@@ -84,6 +84,18 @@ def test_the_same_holds_for_fields_of_json(
     assert read(path, mapping) == read(path, mapping, size) == read(path, mapping, 1)
 
 
+def test_a_value_of_json_is_a_number_or_one_in_text(tmp_path: Path) -> None:
+    path = tmp_path / "data.ndjson"
+    values = [1, 2.5, "3", None, True, [1], {"a": 1}, "x", 10**400]
+    path.write_text(
+        "".join(json.dumps({"ts": 1.7e9, "v": value}) + "\n" for value in values) + '{"ts": 1.7e9}\n[]\n{\n'
+    )
+    made = read(path, Mapping(events=(parse_event("m={v}"),)))
+    assert [event["value"] for event in events(made)] == [1, 2.5, 3]
+    assert [line for line, *_ in why(made)] == [5, 6, 7, 8, 9, 11, 12]
+    assert made[2:] == (12, 2)
+
+
 def test_one_row_gives_its_events_in_order_with_the_same_time(file: Path) -> None:
     file.write_text("TIMESTAMP,n,s,model\n2023-11-16 18:17:03.9799600,4808,0.25,gpt\n")
     assert events(read(file, TOKENS)) == [
