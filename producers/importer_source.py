@@ -8,7 +8,6 @@ import io
 import os
 import select
 import stat
-import sys
 import threading
 import zlib
 from collections.abc import Callable, Sequence
@@ -22,6 +21,8 @@ STDIN: Final = "-"
 Row = Sequence[Any] | InvalidEvent
 """Cells by column; or why the row could not even be read. No cells at all: a blank line, which is no row."""
 
+_STDIN_DESCRIPTOR: Final = 0
+"""Not `sys.stdin`, which is None where it is closed."""
 _BUFFER: Final = 256 * 1024
 _GZIP: Final = b"\x1f\x8b"
 BOM: Final = codecs.BOM_UTF8
@@ -103,7 +104,7 @@ class Source:
 
     def _open(self, name: str, stop: threading.Event) -> tuple[io.RawIOBase, int | None]:
         if name == STDIN:
-            return _Pipe(sys.stdin.fileno(), stop), None
+            return _Pipe(_STDIN_DESCRIPTOR, stop), None
         self._file = file = io.FileIO(name)
         told = os.fstat(file.fileno())
         if stat.S_ISREG(told.st_mode):

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Final
 
@@ -54,7 +55,7 @@ class Screen:
         if self._bar:
             task = self._tasks.get(source.name)
             if task is None:
-                task = self._tasks[source.name] = self._bar.add_task(source.name, total=source.size)
+                task = self._tasks[source.name] = self._bar.add_task(Path(source.name).name, total=source.size)
             self._bar.update(task, completed=source.read_bytes())
         elif not self._as_json and monotonic() - self._told >= LINE_EVERY:
             self._told = monotonic()
