@@ -50,11 +50,11 @@ def pack(events: Sequence[Event], now: float, refuse: Refuse) -> list[Batch]:
     batches: list[Batch] = []
     for start in range(0, len(events), BATCH_EVENTS):
         chunk = events[start : start + BATCH_EVENTS]
-        payload = _encode_whole(chunk, now)
+        payload = encode_whole(chunk, now)
         if payload is not None and len(payload) <= MAX_BATCH_BYTES:
             batches.append(Batch(len(chunk), payload))
         else:
-            batches += _split(_encode_each(chunk, now, refuse))
+            batches += split(_encode_each(chunk, now, refuse))
     return batches
 
 
@@ -68,8 +68,11 @@ def mark_gauges(events: Sequence[Event], gauges: frozenset[str], producer: str) 
             event.metadata.setdefault(PRODUCER, producer)
 
 
-def _encode_whole(events: Sequence[Event], now: float) -> bytes | None:
-    """All events as NDJSON; None when any of them needs a closer look."""
+def encode_whole(events: Sequence[Event], now: float) -> bytes | None:
+    """All events as NDJSON; None when any of them needs a closer look.
+
+    For events whose metric, value and number of metadata keys are checked already, and that all have their time.
+    """
     try:
         times: Any = [event.ts for event in events]
         if min(times) < MIN_TS or max(times) > now + MAX_AHEAD or not math.isfinite(sum(times)):
@@ -91,12 +94,13 @@ def _encode_each(events: Sequence[Event], now: float, refuse: Refuse) -> Iterato
     for event in events:
         try:
             check_event(event, now)
-            yield _line(event)
+            yield encode_line(event)
         except InvalidEvent as bad:
             refuse(bad)
 
 
-def _line(event: Event) -> bytes:
+def encode_line(event: Event) -> bytes:
+    """One checked event as a line with its newline. Raises InvalidEvent when it has none, or too long a one."""
     metadata = {_exact(key): _exact(value) for key, value in event.metadata.items()}
     try:
         line = encode_lines((msgspec.structs.replace(event, ts=_exact(event.ts), metadata=metadata),))
@@ -118,7 +122,7 @@ def _exact(value: Any) -> Any:
     return value
 
 
-def _split(lines: Iterator[bytes]) -> Iterator[Batch]:
+def split(lines: Iterator[bytes]) -> Iterator[Batch]:
     """Lines as batches that keep MAX_BATCH_BYTES."""
     held: list[bytes] = []
     size = 0

@@ -21,6 +21,7 @@ COMMANDS = [
     ["simulate"],
     ["query", "cost"],
     ["tail"],
+    ["import", "x.csv"],
     ["config", "check"],
     ["config", "show"],
 ]
@@ -31,7 +32,7 @@ def test_help_names_every_command_and_no_other(run: Run) -> None:
     said = run("--help").stdout
     rows = said.partition("Commands")[2].splitlines()
     named = {words[1] for line in rows if len(words := line.split()) > 2 and line[1:3] == " " + words[1][:1]}
-    assert named == {"up", "api", "consume", "simulate", "query", "tail", "config", "doctor", "version"}
+    assert named == {"up", "api", "consume", "simulate", "import", "query", "tail", "config", "doctor", "version"}
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, ["doctor"]], ids=" ".join)

@@ -23,6 +23,7 @@ from vibezen.metrics.connection import (
     connect,
     connect_async,
     endpoint_file,
+    is_refusal,
     redacted,
     redis_url,
     running_endpoint,
@@ -208,3 +209,20 @@ def test_silent_server_is_unavailable(redis_url: str, start_proxy: StartProxy) -
     proxy.go_down()
     with pytest.raises(ServerUnavailable), connect(proxy.url) as client:
         check_server(client, proxy.url)
+
+
+def test_a_server_that_takes_no_writes_for_now_is_told_from_a_mistake(start_server: StartServer) -> None:
+    server = start_server()
+    with connect(server.url) as client:
+        client.config_set("maxmemory", 1)
+        with pytest.raises(redis.RedisError) as full:
+            client.set("a", 1)
+        client.config_set("maxmemory", 0)
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(redis.RedisError) as replica:
+            client.set("a", 1)
+        client.execute_command("REPLICAOF", "no", "one")
+        client.set("a", 1)
+        with pytest.raises(redis.RedisError) as mistake:
+            client.hget("a", "b")
+    assert [is_refusal(found.value) for found in (full, replica, mistake)] == [True, True, False]

@@ -14,7 +14,14 @@ def shard_keys(keys: Keys, shard: int) -> list[str]:
 
 
 def global_keys(keys: Keys) -> list[str]:
-    return [keys.shards, keys.store, keys.frames, keys.transitions, *(keys.members(group) for group in GROUPS)]
+    return [
+        keys.shards,
+        keys.store,
+        keys.frames,
+        keys.transitions,
+        keys.imported("p"),
+        *(keys.members(group) for group in GROUPS),
+    ]
 
 
 def test_names_are_those_of_the_contract() -> None:

@@ -190,4 +190,5 @@ def is_missing_group(error: ResponseError) -> bool:
 
 def is_refusal(error: BaseException) -> bool:
     """Whether the server is there but takes no writes for now: full, a replica, loading, or without its disk."""
-    return isinstance(error, RedisError) and str(error).startswith(REFUSALS)
+    # redis-py cuts the code off the text of those it has a class for.
+    return isinstance(error, RedisError) and (error.status_code in REFUSALS or str(error).startswith(REFUSALS))

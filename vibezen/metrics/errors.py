@@ -11,6 +11,7 @@ MetricsError
 ├── ServerError                 the Redis or Valkey server cannot be used; exit 1
 │   ├── ServerUnavailable       … not reachable now: wait and try again
 │   └── ServerUnsuitable        … reachable, but too old or set up so that data would be lost
+├── ImportStopped               an import cannot go on: what was appended stays, and it can be resumed; exit 1
 ├── AddressInUse                the port to serve on is taken; exit 1
 └── Fenced                      another owner has taken this shard over; stop at once, change nothing
 """
@@ -20,6 +21,7 @@ __all__ = [
     "BadParameter",
     "ConfigError",
     "Fenced",
+    "ImportStopped",
     "InvalidEvent",
     "MetricsError",
     "MissingExtra",
@@ -98,6 +100,10 @@ class ServerUnavailable(ServerError):
 
 class ServerUnsuitable(ServerError):
     """The server answers but must not be used: too old, or it would evict data."""
+
+
+class ImportStopped(MetricsError):
+    """An import cannot go on: its source cannot be read, differs from what was imported, or lies in the future."""
 
 
 class AddressInUse(MetricsError):

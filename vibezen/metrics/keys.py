@@ -28,6 +28,11 @@ class Keys:
         """Sorted set of the processes that work for `group` (score: last sign of life, server milliseconds)."""
         return f"{self.prefix}:{{meta}}:members:{group}"
 
+    def imported(self, producer: str) -> str:
+        """Hash of one import: `confirmed` → events known to be in the stream; a number of events → CRC-32 of their
+        lines, server milliseconds and the file's name."""
+        return f"{self.prefix}:{{meta}}:import:{producer}"
+
     def events(self, shard: int) -> str:
         return self._shard(shard, "events")
 
