@@ -32,6 +32,8 @@ EVENTS: Final = (
     *("--event", "api_calls=1", "--event", "tokens={ContextTokens},type=input"),
     *("--event", "tokens={GeneratedTokens},type=output", "--set", "provider=azure"),
 )
+ARCHIVED: Final = 120.0
+"""Seconds a group may take: the NAB series lie in thousands of hours, each a file made durable by itself."""
 GOOD: Final = "ts,n\n1700000000,1\n1700000001,2.5\n"
 
 
@@ -52,13 +54,13 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def archived(run: Run, redis_url: str, store: Path) -> Callable[[], list[dict[str, Any]]]:
+def archived(start_role: StartRole, redis_url: str, store: Path) -> Callable[[], list[dict[str, Any]]]:
     """What both groups make of the stream: the lines on disk."""
 
     def read() -> list[dict[str, Any]]:
         for group in ("archive", "aggregate"):
-            done = run("consume", group, "--once", "--redis-url", redis_url, "--storage-dir", store)
-            assert done.returncode == 0, done.stderr
+            role = start_role("consume", group, "--once", "--redis-url", redis_url, "--storage-dir", str(store))
+            assert role.wait(ARCHIVED) == 0, role.said
         return lines_on_disk(store)
 
     return read
