@@ -17,7 +17,7 @@ from vibezen.metrics.batch import FORMAT_VERSION
 from vibezen.metrics.connection import check_suitable, server_info
 from vibezen.metrics.keys import GROUPS, Keys
 
-_PACKAGE = "vibezen.metrics.producers"
+PACKAGE = "vibezen.metrics.producers"
 
 
 class Batch(NamedTuple):
@@ -86,7 +86,7 @@ def append(
     """
     reply = scripts.run(
         client,
-        scripts.load(_PACKAGE, "append"),
+        scripts.load(PACKAGE, "append"),
         (keys.events(shard), keys.producers(shard)),
         append_args(producer, seq, batches, stats, gapless=gapless),
     )
@@ -122,4 +122,4 @@ def prepare(client: Redis, url: str, keys: Keys, shards: int) -> None:
 
 def raise_shards(client: Redis, keys: Keys, shards: int) -> int:
     """Tell readers of how many shards there are at least; returns the highest number ever used."""
-    return int(scripts.run(client, scripts.load(_PACKAGE, "raise_shards"), (keys.shards,), (shards,)))
+    return int(scripts.run(client, scripts.load(PACKAGE, "raise_shards"), (keys.shards,), (shards,)))

@@ -49,7 +49,7 @@ def pack(events: Sequence[Event], now: float, refuse: Refuse) -> list[Batch]:
         if payload is not None and len(payload) <= MAX_BATCH_BYTES:
             batches.append(Batch(len(chunk), payload))
         else:
-            batches += _split(_encode_each(chunk, now, refuse))
+            batches += split(_encode_each(chunk, now, refuse))
     return batches
 
 
@@ -103,8 +103,8 @@ def _exact(value: Any) -> Any:
     return value
 
 
-def _split(lines: Iterator[bytes]) -> Iterator[Batch]:
-    """Lines as batches that keep MAX_BATCH_BYTES."""
+def split(lines: Iterator[bytes]) -> Iterator[Batch]:
+    """Lines, each with its newline, as batches that keep MAX_BATCH_BYTES."""
     held: list[bytes] = []
     size = 0
     for line in lines:

@@ -11,6 +11,7 @@ import typer
 from vibezen.metrics.commands.api import api
 from vibezen.metrics.commands.config import app as config
 from vibezen.metrics.commands.consume import consume
+from vibezen.metrics.commands.gateway import gateway
 from vibezen.metrics.commands.simulate import simulate
 from vibezen.metrics.commands.up import up
 from vibezen.metrics.commands.version import version
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (up, api, consume, simulate):
+for command in (up, api, gateway, consume, simulate):
     app.command()(command)
 app.add_typer(config, name="config")
 app.command()(version)
