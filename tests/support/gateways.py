@@ -64,7 +64,7 @@ def gateway_in_thread(redis_url: str, folder: Path, clock: Clock = wall, **setti
 
     async def run() -> None:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        ending.set_result(lambda: loop.call_soon_threadsafe(ended.set) and None)
+        ending.set_result(lambda: _call(loop, ended))
         async with gateway(all_settings, port=0, clock=clock) as running:
             started.set_result(running)
             await ended.wait()
@@ -87,3 +87,7 @@ def gateway_in_thread(redis_url: str, folder: Path, clock: Clock = wall, **setti
         ending.result(DEADLINE)()
         thread.join(DEADLINE)
         assert not thread.is_alive(), "the gateway does not end"
+
+
+def _call(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(ended.set)

@@ -1,4 +1,4 @@
-"""Cross-origin requests (CORS): what browsers must be told before they let a listed page send to us and read answers."""
+"""Cross-origin requests (CORS): what lets a listed web page send to us, and read the answers."""
 
 from collections.abc import Collection, Mapping
 from typing import Final
