@@ -94,8 +94,8 @@ def _error(verdict: Verdict, key: Key | None) -> tuple[int, Detail] | None:
     """The status and the error, where nothing is to be appended."""
     kinds = {bad.kind for bad in verdict.rejected}
     if key is not None and UntimelyEvent in kinds:
-        # Numbers count accepted events. Were this event accepted at the next try only, all numbers behind it would shift,
-        # and new events would be taken for such as are there already.
+        # Numbers count accepted events. Were this event accepted at the next try only, all numbers behind it would
+        # shift, and new events would be taken for such as are there already.
         message = "an event lies more than 1 h ahead; with a key none is taken then, since later it might be accepted"
         return 422, Detail("untimely", message)
     if verdict.events:
