@@ -106,6 +106,7 @@ class Appender:
     # --- what follows runs on the thread
 
     def _run(self) -> None:
+        self._probe()
         while (works := self._take()) is not None:
             unkeyed = [work for work in works if work.key is None]
             keyed = [work for work in works if work.key is not None]

@@ -1,5 +1,6 @@
 """What the producers' tests share: collectors that end with their test, and what arrived in the stream."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -85,6 +86,12 @@ def start_gateway(tmp_path: Path, wait_until: WaitUntil) -> Iterator[StartGatewa
             return door
 
         yield start
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -198,4 +198,4 @@ def _field_of(message: str) -> tuple[str, str]:
         # The name is foreign text: it may hold anything, of any length.
         return "event", f"unknown field {shown(message.removeprefix(_UNKNOWN_FIELD)[:-1])}"
     reason, _, path = message.partition(" - at `$")
-    return path.strip("`.") or "event", reason
+    return path.strip("`.").removesuffix("[...]") or "event", reason
