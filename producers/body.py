@@ -60,7 +60,7 @@ async def read_body(request: Request, held: Held) -> bytes:
     if request.headers.get("content-type", "").strip().lower().startswith("multipart/"):
         raise ApiError(415, "expected the events themselves, not a form", field="Content-Type")
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced[:20]) > MAX_BODY:
+    if announced.isdecimal() and int(announced[:20]) > MAX_BODY:
         raise _too_large()
     try:
         async with asyncio.timeout(READ_SECONDS):

@@ -10,7 +10,7 @@ from typing import Final
 
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Settings
-from vibezen.metrics.errors import StoreError
+from vibezen.metrics.errors import MetricsError, StoreError
 from vibezen.metrics.layout import make_folder
 from vibezen.metrics.producers.appender import Appender
 from vibezen.metrics.producers.body import Room
@@ -85,3 +85,5 @@ async def _serve(settings: Settings, started: Callable[[Gateway], None]) -> None
     async with gateway(settings) as running:
         started(running)
         await until_asked(asked, running.serving)
+    if not asked.is_set():
+        raise MetricsError("the gateway ended by itself; its log says why")

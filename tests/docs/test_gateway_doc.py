@@ -129,6 +129,7 @@ def test_python_snippets_run_as_they_stand(snippet: str, port: int, client: redi
     assert values(client) == [150.5, 0.0041]
 
 
+@pytest.mark.browser
 def test_web_page_that_is_listed_may_send(port: int, page: str, client: redis.Redis) -> None:
     program = needed(*CHROMIUM)
     (snippet,) = fenced("js")

@@ -77,6 +77,7 @@ def gateway_in_thread(redis_url: str, folder: Path, clock: Clock = wall, **setti
                 started.set_exception(error)
             raise
 
+    before = _appenders()
     thread = threading.Thread(target=body, name="gateway")
     thread.start()
     try:
@@ -87,6 +88,11 @@ def gateway_in_thread(redis_url: str, folder: Path, clock: Clock = wall, **setti
         ending.result(DEADLINE)()
         thread.join(DEADLINE)
         assert not thread.is_alive(), "the gateway does not end"
+        assert _appenders() == before, "its thread outlives it"
+
+
+def _appenders() -> int:
+    return sum(thread.name == "vibezen-metrics-appender" for thread in threading.enumerate())
 
 
 def _call(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
