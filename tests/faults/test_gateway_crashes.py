@@ -14,6 +14,7 @@ import redis
 
 from tests.support.gateways import PATH, Door, lines
 from tests.support.processes import RoleProcess, StartRole
+from tests.support.servers import StartServer
 from tests.support.waiting import DEADLINE, WaitUntil
 from vibezen.metrics.keys import Keys
 
@@ -42,6 +43,11 @@ def values(client: redis.Redis) -> Counter[int]:
     return Counter(json.loads(line)["value"] for _, fields in entries for line in fields[b"events"].splitlines())
 
 
+def all_once() -> Counter[int]:
+    """What all clients send."""
+    return Counter(number * 100_000 + value for number in range(CLIENTS) for value in range(BODIES * EACH))
+
+
 class Sender:
     """One client in a thread: sends bodies one after the other, each until it is taken."""
 
@@ -49,7 +55,6 @@ class Sender:
         self._url, self._name, self._keyed = url, f"client-{number}", keyed
         self._first = number * 100_000
         self.taken: list[int] = []
-        self.last = 0
         self.ending = False
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
@@ -93,8 +98,26 @@ def test_gateway_killed_under_load_and_started_again_has_every_keyed_event_once(
     for sender in senders:
         sender.thread.join(60)
         assert not sender.thread.is_alive()
-    expected = [number * 100_000 + value for number in range(CLIENTS) for value in range(BODIES * EACH)]
-    assert values(client) == Counter(expected)
+    assert values(client) == all_once()
+    assert process.stop() == 0
+
+
+def test_redis_killed_under_load_and_started_again_has_every_keyed_event_once(
+    start_server: StartServer, door: Door, port: int, start_role: StartRole, wait_until: WaitUntil
+) -> None:
+    server = start_server()
+    process = start_role("gateway", "--redis-url", server.url, "--port", str(port))
+    wait_until(door.is_ready)
+    senders = [Sender(door.url, number, keyed=True) for number in range(CLIENTS)]
+    for kill in range(1, 4):
+        wait_until(lambda: sum(len(sender.taken) for sender in senders) > kill * 400)  # noqa: B023 - called at once
+        server.kill()
+        server.start()
+    for sender in senders:
+        sender.thread.join(60)
+        assert not sender.thread.is_alive()
+    with server.client() as client:
+        assert values(client) == all_once()
     assert process.stop() == 0
 
 
