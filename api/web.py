@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +27,7 @@ from vibezen.metrics.keys import Keys
 from vibezen.metrics.question import parse_question
 from vibezen.metrics.search import Events, parse_search, search
 from vibezen.metrics.serving.access import Access, access_for, page_url
-from vibezen.metrics.serving.listener import Server, listen
+from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, until_asked
 from vibezen.metrics.storage import MetricsStorage, check_same_store
 from vibezen.metrics.summary import Summary, parse_summary, summary
 
@@ -217,21 +216,16 @@ class WebDashboard:
 
     def serve(self, started: Callable[["WebDashboard"], None] | None = None) -> None:
         """Serve until Ctrl-C or SIGTERM; blocks, and belongs to the main thread. Calls `started` once listening."""
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(self._serve(started))
 
     async def _serve(self, started: Callable[["WebDashboard"], None] | None) -> None:
-        asked = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, asked.set)
+        asked = end_signals()
         async with self:
             if started is not None:
                 started(self)
             assert self._serving is not None
-            ended = asyncio.create_task(asked.wait())
-            await asyncio.wait([ended, self._serving], return_when=asyncio.FIRST_COMPLETED)
-            ended.cancel()
+            await until_asked(asked, self._serving)
 
 
 def serve(settings: Settings, host: str | None = None, port: int | None = None) -> None:
@@ -247,11 +241,3 @@ def _version() -> str:
         return version("vibezen-metrics")
     except PackageNotFoundError:  # run from a folder that was never installed
         return "unknown"
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

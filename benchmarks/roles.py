@@ -82,4 +82,4 @@ def _role_of(args: str) -> str:
     _, ours, after = args.partition("vibezen.metrics ")
     if not ours:
         return "server"
-    return next((word for word in after.split() if word in ("archive", "aggregate", "api", "up")), after)
+    return next((word for word in after.split() if word in ("archive", "aggregate", "api", "gateway", "up")), after)

@@ -34,7 +34,7 @@ HEAVY: Final = ("duckdb", "starlette")
 LOAD_RATE: Final = 10_000
 LOAD_BURST: Final = 50
 DIFFERENT: Final = 50_000
-ROLES: Final = ("server", "archive", "aggregate", "api")
+ROLES: Final = ("server", "archive", "aggregate", "api", "gateway")
 
 
 class Started(NamedTuple):
@@ -90,7 +90,8 @@ def _import() -> tuple[float, list[str]]:
 def _up(folder: Path) -> Iterator[Started]:
     port = free_port()
     start = time.perf_counter()
-    with role(folder, "up", "--port", str(port), STORAGE_DIR=str(folder / "store")) as process:
+    settings = {"STORAGE_DIR": str(folder / "store"), "GATEWAY__PORT": str(free_port())}
+    with role(folder, "up", "--port", str(port), **settings) as process:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "`up` is ready")
         yield Started(time.perf_counter() - start, process.pid)
 

@@ -6,15 +6,18 @@ batches is always right: what is there already is not added again.
 
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from vibezen.metrics import scripts
 from vibezen.metrics.batch import FORMAT_VERSION
+from vibezen.metrics.connection import check_suitable, server_info
 from vibezen.metrics.keys import GROUPS, Keys
 
-_PACKAGE = "vibezen.metrics.producers"
+PACKAGE = "vibezen.metrics.producers"
 
 
 class Batch(NamedTuple):
@@ -26,12 +29,14 @@ class Batch(NamedTuple):
 
 class Appended(NamedTuple):
     """`duplicate`: everything was there already. `last`: the number of the producer's last event on this shard.
-    `created`: the stream did not exist before. `gap`: refused, because events before these never came."""
+    `created`: the stream did not exist before. `gap`: refused, because events before these never came. `known`: how
+    many of the events had been there already."""
 
     duplicate: bool
     last: int
     created: bool
     gap: bool = False
+    known: int = 0
 
 
 def shard_of(producer: str, shards: int) -> int:
@@ -81,7 +86,7 @@ def append(
     """
     reply = scripts.run(
         client,
-        scripts.load(_PACKAGE, "append"),
+        scripts.load(PACKAGE, "append"),
         (keys.events(shard), keys.producers(shard)),
         append_args(producer, seq, batches, stats, gapless=gapless),
     )
@@ -100,11 +105,21 @@ def append_args(
 
 def read_reply(reply: Any) -> Appended:
     """The reply of append.lua."""
-    status, last, created = reply
+    status, last, created, known = reply
     told = status.decode() if isinstance(status, bytes) else status
-    return Appended(told == "duplicate", int(last), created == 1, told == "gap")
+    return Appended(told == "duplicate", int(last), created == 1, told == "gap", int(known))
+
+
+def prepare(client: Redis, url: str, keys: Keys, shards: int) -> None:
+    """What comes before the first append on a connection: the server must be suitable, and readers learn of the shards.
+
+    Raises ServerUnsuitable, and what the client raises.
+    """
+    with suppress(NoPermissionError):  # a producer's user may be allowed nothing but to append
+        check_suitable(server_info(client.info("server")), url)
+    raise_shards(client, keys, shards)
 
 
 def raise_shards(client: Redis, keys: Keys, shards: int) -> int:
     """Tell readers of how many shards there are at least; returns the highest number ever used."""
-    return int(scripts.run(client, scripts.load(_PACKAGE, "raise_shards"), (keys.shards,), (shards,)))
+    return int(scripts.run(client, scripts.load(PACKAGE, "raise_shards"), (keys.shards,), (shards,)))

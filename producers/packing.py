@@ -123,7 +123,7 @@ def _exact(value: Any) -> Any:
 
 
 def split(lines: Iterator[bytes]) -> Iterator[Batch]:
-    """Lines as batches that keep MAX_BATCH_BYTES."""
+    """Lines, each with its newline, as batches that keep MAX_BATCH_BYTES."""
     held: list[bytes] = []
     size = 0
     for line in lines:

@@ -13,15 +13,15 @@ from typing import Final
 
 import msgspec
 from redis import Redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import RedisError
 
 from vibezen.metrics import clock
 from vibezen.metrics.config import Settings
-from vibezen.metrics.connection import check_suitable, connect, redacted, redis_url, server_info
+from vibezen.metrics.connection import connect, redacted, redis_url
 from vibezen.metrics.errors import InvalidEvent, MetricsError
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers import lifetime
-from vibezen.metrics.producers.append import Batch, append, raise_shards, shard_of
+from vibezen.metrics.producers.append import Batch, append, prepare, raise_shards, shard_of
 from vibezen.metrics.producers.books import CLOSED, INTERNAL
 from vibezen.metrics.producers.buffer import Buffer
 from vibezen.metrics.producers.packing import BATCH_EVENTS, mark_gauges, pack
@@ -207,9 +207,7 @@ class Sender:
         url = redis_url(self._settings)  # asked again each time: a `vibezen-metrics up` may have come or moved
         self._address = redacted(url)
         self._client = client = connect(url)
-        with suppress(NoPermissionError):  # a producer's user may be allowed nothing but to append
-            check_suitable(server_info(client.info("server")), url)
-        raise_shards(client, self._keys, self._settings.streams.shards)
+        prepare(client, url, self._keys, self._settings.streams.shards)
         return client
 
     def _disconnect(self) -> None:

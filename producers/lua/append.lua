@@ -6,7 +6,8 @@
 -- ARGV   1 producer   2 number of the first event   3 format version   4 the producer's counters as JSON
 --        5 declared groups, separated by spaces   6 "1": refuse a call that would leave numbers out
 --        7, 8, ... for each batch: how many events, and they as NDJSON; numbers go on from batch to batch
--- Reply  { "appended", "duplicate" or "gap", number of the producer's last event, 1 if the stream was created else 0 }
+-- Reply  { "appended", "duplicate" or "gap", number of the producer's last event, 1 if the stream was created else 0,
+--          how many of the events had been there already }
 --        "gap": events before the first one never came, and nothing was appended
 --
 -- Atomic because "is it there already", the entry and the new number must be one step: apart, a reply lost between
@@ -40,13 +41,14 @@ if stored then
 end
 
 if ARGV[6] == '1' and first > last + 1 then
-  return { 'gap', last, 0 }
+  return { 'gap', last, 0, 0 }
 end
 
-local status, created = 'duplicate', 0
+local status, created, known = 'duplicate', 0, 0
 for at = 7, #ARGV, 2 do
   local n, payload = tonumber(ARGV[at]), ARGV[at + 1]
   local present = math.max(0, last + 1 - first)
+  known = known + math.min(present, n)
   if present < n then
     if present > 0 then
       payload = without_lines(payload, present)
@@ -70,4 +72,4 @@ end
 local now = redis.call('TIME')
 local ms = digits(now[1] * 1000 + math.floor(now[2] / 1000))
 redis.call('HSET', producers, producer, digits(last) .. ' ' .. ms)
-return { status, last, created }
+return { status, last, created, known }

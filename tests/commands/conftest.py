@@ -28,7 +28,19 @@ def run() -> Run:
     return run
 
 
-@pytest.fixture
-def free_port() -> int:
+def unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def free_port() -> int:
+    return unused_port()
+
+
+@pytest.fixture(autouse=True)
+def gateway_port(_alone: None, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Where an `up` takes events in: not where one of the developer's may."""
+    port = unused_port()
+    monkeypatch.setenv("VIBEZEN_METRICS__GATEWAY__PORT", str(port))
+    return port

@@ -17,6 +17,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMANDS = [
     ["up"],
     ["api"],
+    ["gateway"],
     ["consume", "archive"],
     ["simulate"],
     ["query", "cost"],
@@ -32,14 +33,17 @@ def test_help_names_every_command_and_no_other(run: Run) -> None:
     said = run("--help").stdout
     rows = said.partition("Commands")[2].splitlines()
     named = {words[1] for line in rows if len(words := line.split()) > 2 and line[1:3] == " " + words[1][:1]}
-    assert named == {"up", "api", "consume", "simulate", "import", "query", "tail", "config", "doctor", "version"}
+    assert named == {
+        *("up", "api", "gateway", "consume", "simulate", "import", "query", "tail"),
+        *("config", "doctor", "version"),
+    }
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, ["doctor"]], ids=" ".join)
 def test_every_command_takes_configuration_server_and_store(run: Run, command: list[str]) -> None:
     said = run(*command, "--help").stdout
     wanted = {"--config", "--redis-url", "--storage-dir"} | (
-        {"--host", "--port"} if command[0] in ("up", "api") else set()
+        {"--host", "--port"} if command[0] in ("up", "api", "gateway") else set()
     )
     assert {option for option in wanted if option not in said} == set()
 
@@ -125,7 +129,7 @@ def test_passwords_are_not_shown(run: Run) -> None:
         assert "rediss://me:***@host/0" in said
 
 
-@pytest.mark.parametrize("command", ["api", "up"])
+@pytest.mark.parametrize("command", ["api", "gateway", "up"])
 def test_missing_extra_is_named_with_how_to_get_it(command: str) -> None:
     code = f"import sys; sys.modules['starlette'] = None; sys.argv = ['x', '{command}']\n"
     code += "from vibezen.metrics.cli import main; main()"

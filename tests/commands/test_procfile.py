@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_honcho_runs_the_whole_pipeline(
-    redis_url: str, server: Server, tmp_path: Path, free_port: int, wait_until: WaitUntil
+    redis_url: str, server: Server, tmp_path: Path, free_port: int, gateway_port: int, wait_until: WaitUntil
 ) -> None:
     program = tmp_path / "bin" / "vibezen-metrics"
     program.parent.mkdir()
@@ -43,6 +43,10 @@ def test_honcho_runs_the_whole_pipeline(
         wait_until(lambda: is_ready(page))
         subprocess.run([sys.executable, "-c", FIRST_EVENT], env=environ, check=True)
         wait_until(lambda: values_on_disk(store) == {120: 1})
+        gateway = f"http://127.0.0.1:{gateway_port}"
+        wait_until(lambda: is_ready(gateway))
+        httpx.post(f"{gateway}/api/events", content=b'{"metric":"m","value":7}').raise_for_status()
+        wait_until(lambda: values_on_disk(store) == {120: 1, 7: 1})
         wait_until(lambda: httpx.get(f"{page}/api/metrics/realtime").json()["metrics"].get("response_time"))
     finally:
         honcho.send_signal(signal.SIGINT)

@@ -7,6 +7,8 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,7 +136,7 @@ def test_started_again_it_goes_on_where_it_stopped(
 def test_children_die_with_it_even_when_it_is_killed(start_up: StartUp, wait_until: WaitUntil) -> None:
     up = start_up()
     children = children_of(up.pid)
-    assert len(children) == 4
+    assert len(children) == 5
     up.kill()
     wait_until(lambda: not any(map(is_alive, children)))
 
@@ -154,7 +156,7 @@ def test_ctrl_c_reaches_no_child_directly(start_up: StartUp) -> None:
     assert not [pid for pid in children_of(up.pid) if os.getpgid(pid) == os.getpgid(up.pid)]
 
 
-@pytest.mark.parametrize("role", ["consume archive", "consume aggregate", " api", "-server"])
+@pytest.mark.parametrize("role", ["consume archive", "consume aggregate", " api", " gateway", "-server"])
 def test_crashed_child_is_reported_and_started_again(
     start_up: StartUp, wait_until: WaitUntil, free_port: int, store: Path, role: str
 ) -> None:
@@ -162,7 +164,7 @@ def test_crashed_child_is_reported_and_started_again(
     os.kill(child(up, role), signal.SIGKILL)
     name = {"-server": "server"}.get(role, role.split()[-1])
     wait_until(lambda: re.search(rf"up +\| {name} was killed by SIGKILL; it is started again in 0\.5 s", up.said))
-    wait_until(lambda: len(children_of(up.pid)) == 4)
+    wait_until(lambda: len(children_of(up.pid)) == 5)
     wait_until(lambda: ask(free_port, "/readyz").get("status") == "ready")
     subprocess.run([sys.executable, "-c", FIRST_EVENT], check=True)
     assert interrupt(up) == 0
@@ -191,6 +193,57 @@ def test_busy_port_is_one_line_before_anything_starts(run: Run, store: Path) -> 
     assert not (store / "server").exists()
 
 
+def test_busy_port_of_the_gateway_is_one_line_that_names_the_setting(run: Run, store: Path, free_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("up", "--storage-dir", store, "--port", free_port, VIBEZEN_METRICS__GATEWAY__PORT=str(port))
+    line = f"vibezen-metrics: 127.0.0.1:{port}: the port is taken by another program; choose one with "
+    line += "VIBEZEN_METRICS__GATEWAY__PORT or gateway.port in vibezen.yaml\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+    assert not (store / "server").exists()
+
+
+def test_demo_whose_gateway_has_no_port_takes_a_free_one(start_up: StartUp, gateway_port: int) -> None:
+    with socket.create_server(("127.0.0.1", gateway_port)):
+        up = start_up("--demo", "--rate", "5")
+        said = re.search(r"Gateway +http://localhost:(\d+)/api/events", up.said)
+        assert said is not None
+        assert int(said[1]) != gateway_port
+        assert ask(int(said[1]), "/healthz") == {"status": "ok"}
+        assert interrupt(up) == 0
+
+
+def test_events_posted_until_the_last_moment_are_read_before_the_end(
+    start_up: StartUp, gateway_port: int, store: Path
+) -> None:
+    up = start_up()
+    url = f"http://127.0.0.1:{gateway_port}/api/events"
+    assert f"http://localhost:{gateway_port}/api/events" in up.said
+    taken: list[float] = []
+
+    def post() -> None:
+        with httpx.Client() as http:
+            for value in range(1_000_000):
+                try:
+                    answered = http.post(url, content=f'{{"metric":"m","value":{value}}}')
+                except httpx.TransportError:
+                    return
+                assert answered.status_code == 200
+                taken.append(value)
+
+    client = threading.Thread(target=post)
+    client.start()
+    while len(taken) < 100:
+        time.sleep(0.01)
+    assert interrupt(up) == 0
+    client.join()
+    found = values_on_disk(store)
+    assert set(found.values()) == {1}
+    # The last answer may have been under way when the connection was closed.
+    assert 0 <= len(found) - len(taken) <= 1
+    assert found.keys() >= set(taken)
+
+
 def test_unusable_storage_folder_is_one_line(run: Run, tmp_path: Path, free_port: int) -> None:
     (tmp_path / "file").write_text("")
     done = run("up", "--storage-dir", tmp_path / "file" / "store", "--port", free_port)
@@ -213,7 +266,7 @@ def test_configured_server_is_used_and_left_running(
 ) -> None:
     server = start_server()
     up = start_up("--redis-url", server.url)
-    assert len(children_of(up.pid)) == 3
+    assert len(children_of(up.pid)) == 4
     subprocess.run([sys.executable, "-c", FIRST_EVENT], check=True)
     wait_until(lambda: values_on_disk(store) == {120: 1})
     assert interrupt(up) == 0
@@ -261,7 +314,7 @@ def test_mission_command_runs_everything_or_the_page_alone(
     start_server: StartServer, wait_until: WaitUntil, free_port: int, store: Path
 ) -> None:
     command = [sys.executable, "-m", "vibezen.metrics.dashboard", "--storage-dir", str(store), "--port", str(free_port)]
-    for server, children in ((None, 4), (start_server(), 0)):
+    for server, children in ((None, 5), (start_server(), 0)):
         more = ["--redis-url", server.url] if server else []
         dashboard = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL)
         try:

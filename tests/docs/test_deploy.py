@@ -47,6 +47,7 @@ def test_procfile_has_every_role_that_serves() -> None:
         "Procfile archive",
         "Procfile aggregate",
         "Procfile api",
+        "Procfile gateway",
     ]
 
 

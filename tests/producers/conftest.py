@@ -1,15 +1,21 @@
 """What the producers' tests share: collectors that end with their test, and what arrived in the stream."""
 
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import pytest
 import redis
 
+from tests.support.gateways import Door, StartGateway, gateway_in_thread
+from tests.support.waiting import WaitUntil
 from vibezen.metrics.batch import Entry, read_entry
+from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Settings
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
@@ -98,3 +104,31 @@ def make_collector() -> Iterator[MakeCollector]:
 def collector(make_collector: MakeCollector, redis_url: str) -> MetricsCollector:
     """Sends on `flush` only, or when the test ends."""
     return make_collector(redis_url, buffer_size=100_000, flush_interval_seconds=3600.0)
+
+
+@pytest.fixture
+def start_gateway(tmp_path: Path, wait_until: WaitUntil) -> Iterator[StartGateway]:
+    """`start_gateway(redis_url)`: a gateway of its own, ready, until the test ends."""
+    with ExitStack() as started:
+        numbers = count()
+
+        def start(redis_url: str, *, clock: Clock = wall, ready: bool = True, **settings: Any) -> Door:
+            folder = tmp_path / f"gateway-{next(numbers)}"
+            door = started.enter_context(gateway_in_thread(redis_url, folder, clock, **settings))
+            if ready:
+                wait_until(door.is_ready)
+            return door
+
+        yield start
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def door(redis_url: str, start_gateway: StartGateway) -> Door:
+    """A gateway before the emptied server."""
+    return start_gateway(redis_url)

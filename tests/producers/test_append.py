@@ -62,14 +62,16 @@ def test_an_entry_has_the_fields_of_the_codec(server_client: redis.Redis) -> Non
 def test_a_repeated_call_adds_nothing(server_client: redis.Redis) -> None:
     put(server_client, 1, lines(1, 5), lines(6, 7))
     for _ in range(3):
-        assert put(server_client, 1, lines(1, 5), lines(6, 7)) == Appended(duplicate=True, last=7, created=False)
+        assert put(server_client, 1, lines(1, 5), lines(6, 7)) == Appended(
+            duplicate=True, last=7, created=False, known=7
+        )
     assert entries(server_client) == [(1, 5, lines(1, 5).payload), (6, 2, lines(6, 7).payload)]
 
 
 def test_a_batch_that_is_partly_there_is_cut_to_the_rest(server_client: redis.Redis) -> None:
     put(server_client, 1, lines(1, 4))
     assert put(server_client, 3, lines(3, 4), lines(5, 6)).last == 6
-    assert put(server_client, 2, lines(2, 9), lines(10, 11)) == Appended(duplicate=False, last=11, created=False)
+    assert put(server_client, 2, lines(2, 9), lines(10, 11)) == Appended(False, last=11, created=False, known=5)
     assert [entry[:2] for entry in entries(server_client)] == [(1, 4), (5, 2), (7, 3), (10, 2)]
     assert entries(server_client)[2][2] == lines(7, 9).payload
 

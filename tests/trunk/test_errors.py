@@ -9,7 +9,7 @@ from vibezen.metrics import errors
 from vibezen.metrics.errors import ConfigError, InvalidEvent, MetricsError, MissingExtra
 
 CLASSES = [found for _, found in inspect.getmembers(errors, inspect.isclass) if found.__module__ == errors.__name__]
-USAGE = {"BadParameter", "InvalidEvent", "ConfigError", "MissingExtra"}
+USAGE = {"BadParameter", "InvalidEvent", "MalformedEvent", "UntimelyEvent", "ConfigError", "MissingExtra"}
 
 
 def drawn() -> dict[str, str]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vibezen.metrics.errors import InvalidEvent, MalformedEvent, UntimelyEvent
 from vibezen.metrics.event import (
     MAX_AHEAD,
     MAX_COUNT,
@@ -21,7 +22,7 @@ from vibezen.metrics.event import (
     is_name,
     known_names,
 )
-from vibezen.metrics.verdict import Verdict, judge
+from vibezen.metrics.verdict import Verdict, judge, judge_values
 
 NOW = 1_763_930_000.0
 LAW = settings(deadline=None, max_examples=300, database=None)
@@ -63,9 +64,10 @@ def accepted(raw: bytes, arrived: float = NOW) -> Event:
 
 
 REFUSED = {
-    "not a number": (line(value="NaN"), "event: not JSON"),
-    "infinite": (line(value="Infinity"), "event: not JSON"),
-    "minus infinite": (line(value="-Infinity"), "event: not JSON"),
+    "not a number": (line(value="NaN"), "value: nan is not a finite number"),
+    "not a number, and no JSON either": (line(value="NaN,"), "event: not JSON"),
+    "infinite": (line(value="Infinity"), "value: inf is not a finite number"),
+    "minus infinite": (line(value="-Infinity"), "value: -inf is not a finite number"),
     "beyond a double": (line(value="1e400"), "value: "),
     "beyond a double, in digits": (line(value="9" * 400), "value: "),
     "beyond a double, in many digits": (line(value="9" * 5000), "value: "),
@@ -77,7 +79,7 @@ REFUSED = {
     "no metric": (b'{"value":1,"ts":1763929999}', "event: Object missing required field `metric`"),
     "ts of 26 digits": (line(ts="12345678901234567890123456"), "ts: "),
     "ts beyond a double": (line(ts="1e400"), "ts: "),
-    "ts NaN": (line(ts="NaN"), "event: not JSON"),
+    "ts NaN": (line(ts="NaN"), "ts: nan is not a finite number"),
     "ts in quotes": (line(ts='"1763929999"'), "ts: "),
     "ts true": (line(ts="true"), "ts: "),
     "ts in ms": (line(ts="1763929999000"), "ts: 1763929999000.0 is more than 1 h ahead"),
@@ -221,6 +223,47 @@ def test_line_that_only_its_time_makes_too_long_is_refused() -> None:
     raw = longest(ts="null")
     assert len(raw) == MAX_LINE_BYTES
     assert "bytes on one line" in reason(raw)
+
+
+def test_whether_a_line_without_time_is_too_long_is_no_matter_of_the_clock() -> None:
+    for spare in range(40):
+        raw = longest(ts="null").replace(b"x", b"", spare)
+        assert len({bool(judge(raw, arrived).rejected) for arrived in (NOW, NOW + 0.5, NOW + 0.1234567)}) == 1, spare
+
+
+@pytest.mark.parametrize(
+    ("raw", "arrived", "kind"),
+    [
+        (b"not an event", NOW, MalformedEvent),
+        (b"", NOW, MalformedEvent),
+        (b"\xff", NOW, MalformedEvent),
+        (b'"\\ud800"', NOW, MalformedEvent),
+        (line(value="NaN"), NOW, InvalidEvent),
+        (line(value="1e400"), NOW, InvalidEvent),
+        (b"7", NOW, InvalidEvent),
+        (b"x" * (MAX_LINE_BYTES + 1), NOW, InvalidEvent),
+        (line(ts=str(NOW + MAX_AHEAD + 1)), NOW, UntimelyEvent),
+        (line(ts=str(NOW * 1000)), NOW, InvalidEvent),
+        (b'{"metric":"m","value":1}', 1.0, UntimelyEvent),
+    ],
+)
+def test_refusal_says_whether_it_is_text_rule_or_clock(raw: bytes, arrived: float, kind: type[InvalidEvent]) -> None:
+    (rejected,) = judge(raw + b"\n", arrived).rejected
+    assert rejected.kind is kind
+    assert rejected.reason.startswith(f"{rejected.field}: ")
+
+
+def test_values_over_several_lines_are_judged_as_lines() -> None:
+    pretty = b'\n{\r\n  "metric": "m",\n  "value": 1,\n  "ts": 1763929999\n}\n'
+    verdict = judge_values([GOOD, pretty, b"[\n]", GOOD], NOW)
+    assert [rejected.line for rejected in verdict.rejected] == [2]
+    assert [event.metric for event in verdict.events] == ["response_time", "m", "response_time"]
+    assert judge(verdict.payload, NOW) == Verdict(verdict.events, verdict.payload, (), ())
+    assert judge_values([GOOD, GOOD], NOW) == judge((GOOD + b"\n") * 2, NOW)
+
+
+def test_newline_in_a_text_is_no_space() -> None:
+    assert judge_values([line(metadata='{"k":"a\nb"}')], NOW).rejected[0].kind is MalformedEvent
 
 
 def test_nothing_is_no_line() -> None:

@@ -12,6 +12,7 @@ from vibezen.metrics.commands.api import api
 from vibezen.metrics.commands.config import app as config
 from vibezen.metrics.commands.consume import consume
 from vibezen.metrics.commands.doctor import doctor
+from vibezen.metrics.commands.gateway import gateway
 from vibezen.metrics.commands.import_ import import_
 from vibezen.metrics.commands.query import query
 from vibezen.metrics.commands.simulate import simulate
@@ -28,11 +29,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (up, api, consume, simulate):
+for command in (up, api, gateway, consume, simulate):
     app.command()(command)
 app.command("import")(import_)
-for command in (query, tail):
-    app.command()(command)
+app.command()(query)
+app.command()(tail)
 app.add_typer(config, name="config")
 app.command()(doctor)
 app.command()(version)

@@ -19,6 +19,7 @@ from vibezen.metrics.catalogue import Catalogue, MetricSpec
 from vibezen.metrics.errors import ConfigError
 from vibezen.metrics.event import MAX_BATCH_EVENTS, MIN_SAMPLE_RATE, is_name
 from vibezen.metrics.keys import DEFAULT_PREFIX
+from vibezen.metrics.origin import ORIGIN_RULE, is_origin
 from vibezen.metrics.series import DEFAULT_LABELS
 
 FILE_NAME: Final = "vibezen.yaml"
@@ -44,6 +45,14 @@ class Dashboard(_Section, frozen=True):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8080
+
+
+class Gateway(_Section, frozen=True):
+    """Where events are taken in over HTTP. `origins`: web pages that may send some, as browsers name them."""
+
+    host: str = "127.0.0.1"
+    port: Port = 4318
+    origins: tuple[str, ...] = ()
 
 
 class Collection(_Section, frozen=True):
@@ -111,6 +120,7 @@ class Settings(_Section, frozen=True):
     flush_interval_seconds: Positive = 1.0
     retention_days: Count = 30
     dashboard: Dashboard = Dashboard()
+    gateway: Gateway = Gateway()
     collection: Collection = Collection()
     alerts: Alerts = Alerts()
     redis: Redis = Redis()
@@ -271,6 +281,9 @@ def _check(settings: Settings) -> None:
     for name in (*settings.sampling, *settings.metrics):
         if not is_name(name):
             raise ConfigError(f"{where}: vibezen.metrics: {name!r} is not a metric name")
+    for origin in settings.gateway.origins:
+        if not is_origin(origin):
+            raise ConfigError(f"{where}: vibezen.metrics.gateway.origins = {origin!r}: expected {ORIGIN_RULE}")
     if settings.buffer_max_events < max(settings.buffer_size, MAX_BATCH_EVENTS):
         raise ConfigError(
             f"{where}: vibezen.metrics.buffer_max_events = {settings.buffer_max_events}: expected at least "

@@ -115,7 +115,7 @@ def _options(url: str, read_timeout: float) -> dict[str, Any]:
         raise ConfigError(f"redis.url = {redacted(url)!r}: {str(error).rpartition('() ')[2]}") from None
     return {
         "socket_timeout": read_timeout,
-        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "socket_connect_timeout": min(CONNECT_TIMEOUT, read_timeout),
         "legacy_responses": False,
         "protocol": 2,
     }

@@ -2,6 +2,8 @@
 
 MetricsError
 ├── InvalidEvent (ValueError)   the event breaks a rule of the contract; never again
+│   ├── MalformedEvent          … the line is no JSON text at all
+│   └── UntimelyEvent           … it lies ahead of the clock: the same line may be good later
 ├── BadParameter (ValueError)   a question that cannot be answered as it stands: names the parameter; exit 2
 ├── ConfigError                 a setting is wrong: names file, key, value and what was expected; exit 2
 ├── MissingExtra                this command needs an optional part that is not installed; exit 2
@@ -23,6 +25,7 @@ __all__ = [
     "Fenced",
     "ImportStopped",
     "InvalidEvent",
+    "MalformedEvent",
     "MetricsError",
     "MissingExtra",
     "ServerError",
@@ -31,6 +34,7 @@ __all__ = [
     "StoreError",
     "StoreInUse",
     "StoreMismatch",
+    "UntimelyEvent",
 ]
 
 
@@ -49,6 +53,14 @@ class InvalidEvent(MetricsError, ValueError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+class MalformedEvent(InvalidEvent):
+    """The line is no JSON text: not UTF-8, not JSON, nested too deeply, or empty."""
+
+
+class UntimelyEvent(InvalidEvent):
+    """Refused because of the clock alone: the one verdict that may be another one when the same line comes later."""
 
 
 class BadParameter(MetricsError, ValueError):

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from vibezen.metrics.errors import InvalidEvent
+from vibezen.metrics.errors import InvalidEvent, UntimelyEvent
 
 MAX_METADATA_KEYS: Final = 32
 MAX_VALUE_CHARS: Final = 1024
@@ -120,9 +120,8 @@ def check_ts(ts: object, arrived: float) -> None:
     if ts < MIN_TS:
         raise InvalidEvent("ts", f"{shown(ts)} is before 2000-01-01; expected Unix seconds")
     if ts > arrived + MAX_AHEAD:
-        raise InvalidEvent(
-            "ts", f"{shown(ts)} is more than 1 h ahead of its arrival at {arrived:.3f}; expected Unix seconds"
-        )
+        kind = UntimelyEvent if ts < MAX_TS else InvalidEvent
+        raise kind("ts", f"{shown(ts)} is more than 1 h ahead of its arrival at {arrived:.3f}; expected Unix seconds")
     if ts >= MAX_TS:
         raise InvalidEvent("ts", f"{shown(ts)} is after the year 9999; expected Unix seconds")
 

@@ -1,4 +1,4 @@
-"""`vibezen-metrics up`: server, archiver, aggregator and API in one process tree.
+"""`vibezen-metrics up`: server, gateway, archiver, aggregator and API in one process tree.
 
 Everything that can be wrong is looked at before a child starts. Stopping follows the stream: first who appends, then,
 once both groups have read everything, who consumes, then who serves, at last the server.
@@ -21,7 +21,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from vibezen.metrics.clock import monotonic
-from vibezen.metrics.config import DEMO_VARIABLE, ENVIRONMENT_PREFIX, Dashboard, Settings
+from vibezen.metrics.config import DEMO_VARIABLE, ENVIRONMENT_PREFIX, Settings
 from vibezen.metrics.connection import UNREACHABLE, Endpoint, check_server, connect, endpoint_file, is_missing_group
 from vibezen.metrics.embedded import EmbeddedServer, private_folder
 from vibezen.metrics.errors import AddressInUse, StoreError, StoreInUse
@@ -39,6 +39,8 @@ DEMO_HISTORY_SECONDS: Final = 1800
 part waiting."""
 LOCK_FILE: Final = ".up.lock"
 """In the storage folder; held for as long as `up` runs, and empty after it ended as it should."""
+APPENDING: Final = ("simulate", "gateway")
+"""Children that append."""
 DRAIN_SECONDS: Final = 10.0
 """How long the consumers get to read what is left before they are asked to end."""
 STOP_SECONDS: Final = 12.0
@@ -68,7 +70,9 @@ def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = Non
     layout = Layout(settings.storage_dir)
     layout.create()
     with only_one(settings.storage_dir) as earlier_was_killed, _stop_signals() as asked:
-        bound = check_address(settings.dashboard, FREED_SECONDS if earlier_was_killed else 0.0)
+        patience = FREED_SECONDS if earlier_was_killed else 0.0
+        bound = check_address(settings.dashboard.host, settings.dashboard.port, patience)
+        settings = _with_gateway(settings, patience, demo=demo)
         token = access_for(settings.dashboard.host, bound, settings.dashboard.port, settings.storage_dir).token
         with closing(Tree("up", screen.line)) as tree:
             url = settings.redis.url or _start_server(tree, settings.storage_dir)
@@ -77,8 +81,8 @@ def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = Non
                 check_same_store(layout, client.get(Keys(settings.redis.prefix).store))
                 _start_roles(tree, settings, url, simulate)
                 with nullcontext() if demo else _endpoint(settings, url):
-                    _watch(tree, asked, settings.dashboard, lambda: screen.banner(settings, url, token, demo=demo))
-                    tree.stop("simulate", seconds=STOP_SECONDS)
+                    _watch(tree, asked, settings, lambda: screen.banner(settings, url, token, demo=demo))
+                    tree.stop(*APPENDING, seconds=STOP_SECONDS)
                     _drain(tree, client, settings, asked)
 
 
@@ -128,13 +132,30 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def check_address(dashboard: Dashboard, patience: float = 0.0) -> str:
-    """See that the API will be able to listen, and on which address; raises AddressInUse. `patience`: seconds to wait
-    for a port that will soon be free."""
+def _with_gateway(settings: Settings, patience: float, *, demo: bool) -> Settings:
+    """See that the gateway will be able to listen, too.
+
+    A taken port is an error: programs that send there would otherwise lose their events to whoever answers instead, and
+    nobody would be told. A demonstration, which nobody sends to, takes a free port.
+    """
+    host, port = settings.gateway.host, settings.gateway.port
+    try:
+        check_address(host, port, patience, f"{ENVIRONMENT_PREFIX}GATEWAY__PORT or gateway.port in vibezen.yaml")
+        return settings
+    except AddressInUse:
+        if not demo:
+            raise
+    with listen(host, 0) as free:
+        return replace(settings, gateway=replace(settings.gateway, port=free.getsockname()[1]))
+
+
+def check_address(host: str, port: int, patience: float = 0.0, setting: str = "--port") -> str:
+    """See that it can be listened there, and on which address; raises AddressInUse. `patience`: seconds to wait for a
+    port that will soon be free."""
     deadline = monotonic() + patience
     while True:
         try:
-            with listen(dashboard.host, dashboard.port) as bound:
+            with listen(host, port, setting) as bound:
                 return str(bound.getsockname()[0])
         except AddressInUse:
             if monotonic() > deadline:
@@ -156,6 +177,8 @@ def _start_roles(tree: Tree, settings: Settings, url: str, simulate: Sequence[st
         "STORAGE_DIR": str(settings.storage_dir),
         "DASHBOARD__HOST": settings.dashboard.host,
         "DASHBOARD__PORT": str(settings.dashboard.port),
+        "GATEWAY__HOST": settings.gateway.host,
+        "GATEWAY__PORT": str(settings.gateway.port),
     }
     environ = {
         **{name: value for name, value in os.environ.items() if name != DEMO_VARIABLE},
@@ -167,6 +190,7 @@ def _start_roles(tree: Tree, settings: Settings, url: str, simulate: Sequence[st
     for group in GROUPS:
         tree.start_python(group, ["consume", group, *file], environ)
     tree.start_python("api", ["api", *file], environ)
+    tree.start_python("gateway", ["gateway", *file], environ)
     if simulate is not None:
         past = ["--history", str(DEMO_HISTORY_SECONDS)]
         tree.start_python("simulate", ["simulate", *past, *simulate, *file], environ)
@@ -188,20 +212,21 @@ def _endpoint(settings: Settings, url: str) -> Iterator[None]:
                 file.unlink()
 
 
-def _watch(tree: Tree, asked: list[int], dashboard: Dashboard, announce: Callable[[], None]) -> None:
-    """Keep the children going until a signal comes; announce the API as soon as it listens."""
+def _watch(tree: Tree, asked: list[int], settings: Settings, announce: Callable[[], None]) -> None:
+    """Keep the children going until a signal comes; announce API and gateway as soon as both listen."""
+    dashboard, gateway = settings.dashboard, settings.gateway
     announced = False
     while not asked:
         tree.pump()
-        if not announced and _listens(dashboard):
+        if not announced and _listens(dashboard.host, dashboard.port) and _listens(gateway.host, gateway.port):
             announced = True
             announce()
 
 
-def _listens(dashboard: Dashboard) -> bool:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(dashboard.host, dashboard.host)  # noqa: S104
+def _listens(host: str, port: int) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
     try:
-        socket.create_connection((host, dashboard.port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
     return True
@@ -242,5 +267,5 @@ def _stopped_in_order(tree: Tree) -> Iterator[None]:
     try:
         yield
     finally:
-        for names in (("simulate",), GROUPS, ("api",), ("server",)):
+        for names in (APPENDING, GROUPS, ("api",), ("server",)):
             tree.stop(*names, seconds=STOP_SECONDS)

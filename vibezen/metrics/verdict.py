@@ -4,12 +4,13 @@ A pure function of (entry time, bytes): the same for every group, at any time, i
 archiver and the aggregator read apart and still agree on what happened.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from vibezen.metrics.errors import InvalidEvent
+from vibezen.metrics.errors import InvalidEvent, MalformedEvent, UntimelyEvent
 from vibezen.metrics.event import (
     MAX_AHEAD,
     Event,
@@ -18,6 +19,7 @@ from vibezen.metrics.event import (
     check_line_size,
     check_ts,
     encode_lines,
+    encoder,
     known_names,
     lines_fit,
     shown,
@@ -28,14 +30,21 @@ _unbounded: Final = msgspec.json.Decoder(UnboundedEvent)
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises. Bytes that are not UTF-8 and deep nesting come as Python's own errors."""
 _UNKNOWN_FIELD: Final = "Object contains unknown field `"
+_LONGEST_TS: Final = 18
+"""Characters: 17 significant digits and a point."""
 
 
 class Rejected(NamedTuple):
-    """A line that is not an event: its number in the batch (from 0), why, and its bytes."""
+    """A line that is not an event: its number in the batch (from 0), why, and its bytes.
+
+    `field`: the part of the event that `reason` begins with. `kind`: InvalidEvent, or the family of it that it is.
+    """
 
     line: int
     reason: str
     payload: bytes
+    field: str
+    kind: type[InvalidEvent]
 
 
 class Verdict(NamedTuple):
@@ -57,7 +66,14 @@ def judge(payload: bytes, arrived: float) -> Verdict:
     An event without `ts` gets `arrived`.
     """
     whole = _judge_whole(payload, arrived)
-    return whole if whole is not None else _judge_lines(payload, arrived)
+    return whole if whole is not None else _judge_lines(_cut(payload), arrived)
+
+
+def judge_values(values: Sequence[bytes], arrived: float) -> Verdict:
+    """The same for JSON values that may span several lines, as in an array; each becomes a line of its own."""
+    lines = b"\n".join(values) + b"\n"
+    whole = _judge_whole(lines, arrived) if lines.count(b"\n") == len(values) else None
+    return whole if whole is not None else _judge_lines(values, arrived)
 
 
 def _judge_whole(payload: bytes, arrived: float) -> Verdict | None:
@@ -92,19 +108,23 @@ def _one_per_line(payload: bytes, events: int) -> bool:
     )
 
 
-def _judge_lines(payload: bytes, arrived: float) -> Verdict:
+def _cut(payload: bytes) -> list[bytes]:
+    lines = payload.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _judge_lines(raw: Sequence[bytes], arrived: float) -> Verdict:
     events: list[Event] = []
     lines: list[bytes] = []
     rejected: list[Rejected] = []
-    raw = payload.split(b"\n")
-    if not raw[-1]:
-        raw.pop()
     for number, line in enumerate(raw):
         try:
             event = decode_line(line, arrived)
-            kept = line.strip() if event.ts is not None else _timed(event, arrived)
+            kept = _on_one_line(line) if event.ts is not None else _timed(event, arrived)
         except InvalidEvent as bad:
-            rejected.append(Rejected(number, str(bad), line))
+            rejected.append(Rejected(number, str(bad), line, bad.field, type(bad)))
             continue
         events.append(event)
         lines.append(kept)
@@ -112,12 +132,21 @@ def _judge_lines(payload: bytes, arrived: float) -> Verdict:
     return Verdict(events, whole, lines, rejected)
 
 
+def _on_one_line(line: bytes) -> bytes:
+    """A good event's text; between the tokens of JSON, and nowhere else, a newline is as good as a space."""
+    return line.strip().replace(b"\n", b" ")
+
+
 def _timed(event: Event, arrived: float) -> bytes:
     """Give an event its time and write it anew; the new line must keep the rules too, or nobody could read it again."""
-    check_ts(arrived, arrived)
+    try:
+        check_ts(arrived, arrived)
+    except InvalidEvent as bad:
+        raise UntimelyEvent(bad.field, bad.reason) from None
     event.ts = arrived
     line = encode_lines((event,))[:-1]
-    check_line_size(line)
+    # As if the time had all its digits: how many it has is chance, and the same line must be judged the same later.
+    check_line_size(line + b" " * (_LONGEST_TS - len(encoder.encode(arrived))))
     return line
 
 
@@ -125,19 +154,31 @@ def decode_line(line: bytes, arrived: float) -> Event:
     """One line as a checked event; InvalidEvent says what is wrong with it."""
     check_line_size(line)
     if not line.strip():
-        raise InvalidEvent("event", "the line is empty")
+        raise MalformedEvent("event", "the line is empty")
     try:
         event = _decoder.decode(line)
     except RecursionError:
-        raise InvalidEvent("event", "nested too deeply") from None
+        raise MalformedEvent("event", "nested too deeply") from None
     except UnicodeDecodeError:
-        raise InvalidEvent("event", "not valid UTF-8") from None
+        raise MalformedEvent("event", "not valid UTF-8") from None
     except msgspec.ValidationError as bad:
         raise _explain(line, arrived, str(bad)) from None
     except msgspec.DecodeError as bad:
-        raise InvalidEvent("event", f"not JSON: {bad}") from None
+        raise _not_json(line, arrived, str(bad)) from None
     check_event(event, arrived)
     return event
+
+
+def _not_json(line: bytes, arrived: float, message: str) -> InvalidEvent:
+    """What JavaScript and Python write for a number that is none is no JSON, but says clearly what was meant."""
+    if b"NaN" in line or b"Infinity" in line:
+        try:
+            check_event(msgspec.convert(json.loads(line), UnboundedEvent), arrived)
+        except InvalidEvent as bad:
+            return bad
+        except (ValueError, RecursionError):  # msgspec's ValidationError is a ValueError
+            pass
+    return MalformedEvent("event", f"not JSON: {message}")
 
 
 def _explain(line: bytes, arrived: float, message: str) -> InvalidEvent:
@@ -157,4 +198,4 @@ def _field_of(message: str) -> tuple[str, str]:
         # The name is foreign text: it may hold anything, of any length.
         return "event", f"unknown field {shown(message.removeprefix(_UNKNOWN_FIELD)[:-1])}"
     reason, _, path = message.partition(" - at `$")
-    return path.strip("`.") or "event", reason
+    return path.strip("`.").removesuffix("[...]") or "event", reason

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -32,15 +32,16 @@ def load_settings(
     storage_dir: Path | None,
     host: str | None = None,
     port: int | None = None,
+    server: Literal["dashboard", "gateway"] = "dashboard",
 ) -> "Settings":
-    """The settings with these options on top. Raises ConfigError."""
+    """The settings with these options on top; host and port are those of `server`. Raises ConfigError."""
     from msgspec.structs import replace
 
     from vibezen.metrics.config import load
 
     settings = load(config, redis_url=redis_url, storage_dir=storage_dir)
-    served = settings.dashboard
-    return replace(settings, dashboard=replace(served, host=host or served.host, port=port or served.port))
+    served = getattr(settings, server)
+    return replace(settings, **{server: replace(served, host=host or served.host, port=port or served.port)})
 
 
 def need(extra: str, command: str) -> None:

@@ -11,7 +11,10 @@ from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import redacted
 from vibezen.metrics.serving.access import page_url
 
-STYLES: Final = {"archive": "blue", "aggregate": "magenta", "api": "green", "simulate": "yellow", "up": "bold"}
+STYLES: Final = {
+    **{"archive": "blue", "aggregate": "magenta", "api": "green", "gateway": "cyan"},
+    **{"simulate": "yellow", "up": "bold"},
+}
 WIDTH: Final = max(map(len, STYLES))
 
 FIRST_EVENT: Final = """\
@@ -35,7 +38,12 @@ class TerminalScreen:
             (f"VIBEZEN Metrics {installed_version()}", "bold"), " - simulated traffic" if demo else ""
         )
         link = page_url(settings.dashboard.host, settings.dashboard.port, token)
-        rows = {"Dashboard": Text(link, "bold cyan"), "Redis": redacted(server), "Store": str(settings.storage_dir)}
+        rows = {
+            "Dashboard": Text(link, "bold cyan"),
+            "Gateway": f"{page_url(settings.gateway.host, settings.gateway.port)}/api/events",
+            "Redis": redacted(server),
+            "Store": str(settings.storage_dir),
+        }
         say = self._console.print
         say("", title, "", sep="\n")
         for name, value in rows.items():

@@ -8,7 +8,7 @@ import hmac
 import ipaddress
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vibezen.metrics.errors import StoreError
 from vibezen.metrics.layout import publish_once
 from vibezen.metrics.serving.errors import ApiError, error_response
+from vibezen.metrics.serving.origins import cross_origin, is_preflight, preflight_response
 
 TOKEN_FILE: Final = "token"  # noqa: S105 - a file name
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/login", "/login.js"})
@@ -35,12 +36,14 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Access(msgspec.Struct, frozen=True):
-    """The rules of one listening address. `any_address`: every IP literal is a Host, since we listen on all."""
+    """The rules of one listening address. `any_address`: every IP literal is a Host, since we listen on all.
+    `origins`: foreign web pages that may come in all the same."""
 
     hosts: frozenset[str]
     any_address: bool
     token: str | None
     cookie: str
+    origins: frozenset[str] = frozenset()
 
     def check_host(self, host: str | None) -> None:
         """A foreign name that leads here is how a web page reaches servers of its reader's own network."""
@@ -50,7 +53,9 @@ class Access(msgspec.Struct, frozen=True):
         raise ApiError(400, "this server is not known by that name", code="unknown_host")
 
     def check_origin(self, origin: str | None, host: str | None) -> None:
-        if origin is not None and urlsplit(origin).netloc.lower() != (host or "").lower():
+        if origin is None or origin in self.origins:
+            return
+        if _netloc(origin) != (host or "").lower():
             raise ApiError(403, "not from another web page", code="foreign_origin")
 
     def check_token(self, headers: Headers) -> bool:
@@ -69,7 +74,7 @@ class Access(msgspec.Struct, frozen=True):
         return self.token is not None and hmac.compare_digest(shown.encode(), self.token.encode())
 
 
-def access_for(host: str, bound: str, port: int, storage: Path) -> Access:
+def access_for(host: str, bound: str, port: int, storage: Path, origins: Iterable[str] = ()) -> Access:
     """The rules for a server told to listen on `host`, which is bound to the address `bound`.
 
     Makes the token when one is needed and there is none. Raises StoreError when it can neither be read nor made.
@@ -85,6 +90,7 @@ def access_for(host: str, bound: str, port: int, storage: Path) -> Access:
         any_address=everywhere,
         token=None if local else token_of(storage),
         cookie=f"vibezen_token_{port}",
+        origins=frozenset(origins),
     )
 
 
@@ -111,39 +117,46 @@ def token_of(storage: Path) -> str:
 
 
 class Guard:
-    """Asks `Access` before anything else is done, and puts the security headers on every answer."""
+    """Asks `Access` before anything else is done, and puts the security headers on every answer.
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app, self._access = app, access
+    `login`: whether the application has a login page to lead browsers to.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, *, login: bool = True) -> None:
+        self._app, self._access, self._login = app, access, login
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
 
+        headers = Headers(scope=scope)
+        told = {**SECURITY_HEADERS, **cross_origin(headers.get("origin"), self._access.origins)}
+
         async def guarded(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                headers = MutableHeaders(raw=message.setdefault("headers", []))
-                headers.update(SECURITY_HEADERS)
+                MutableHeaders(raw=message.setdefault("headers", [])).update(told)
             await send(message)
 
+        preflight = bool(self._access.origins) and is_preflight(scope, headers)
         try:
-            self._check(scope)
+            self._check(scope, headers, preflight=preflight)
         except ApiError as error:
             # A browser that opens the page is led to where it can log in; relative, since we may stand under any path.
-            asks_for_page = error.status == 401 and scope["type"] == "http" and scope["path"] == "/"
+            asks_for_page = self._login and error.status == 401 and scope["type"] == "http" and scope["path"] == "/"
             refusal = RedirectResponse("login", 303) if asks_for_page else error_response(error)
             await refusal(scope, receive, guarded)
             return
-        await self._app(scope, receive, guarded)
+        await (preflight_response(headers) if preflight else self._app)(scope, receive, guarded)
 
-    def _check(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
+    def _check(self, scope: Scope, headers: Headers, *, preflight: bool) -> None:
         host, origin = headers.get("host"), headers.get("origin")
         self._access.check_host(host)
         is_socket = scope["type"] == "websocket"
-        if is_socket or scope["method"] not in _SAFE_METHODS:
+        if is_socket or preflight or scope["method"] not in _SAFE_METHODS:
             self._access.check_origin(origin, host)
+        if preflight:  # browsers send it without a token
+            return
         if scope["path"] in OPEN_PATHS and not is_socket:
             return
         by_cookie = self._access.check_token(headers)
@@ -157,6 +170,13 @@ def _host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # brackets that do not match
+        return None
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

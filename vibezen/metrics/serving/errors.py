@@ -21,7 +21,10 @@ _CODES: Final = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "too_slow",
     413: "too_large",
+    415: "unsupported",
+    422: "invalid",
     503: "unavailable",
 }
 

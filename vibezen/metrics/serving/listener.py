@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import errno
 import logging
+import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 import uvicorn
@@ -23,8 +24,9 @@ MAX_MESSAGE: Final = 64 * 1024
 """Bytes in one WebSocket message from a client."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; whatever it accepts inherits its options. Raises AddressInUse in one line."""
+def listen(host: str, port: int, setting: str = "--port") -> socket.socket:
+    """A bound socket; whatever it accepts inherits its options. Raises AddressInUse in one line, which names the
+    `setting` that would choose another port."""
     where = f"{host or '*'}:{port}"
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -42,7 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         if error.errno == errno.EADDRINUSE:
-            raise AddressInUse(f"{where}: the port is taken by another program; choose one with --port") from None
+            raise AddressInUse(f"{where}: the port is taken by another program; choose one with {setting}") from None
         raise AddressInUse(f"{where}: {(error.strerror or str(error)).lower()}") from None
     bound.setblocking(False)
     return bound
@@ -91,6 +93,45 @@ class Server(uvicorn.Server):
         # Streams end before uvicorn waits for them to.
         self._closing()
         await super().shutdown(sockets)
+
+
+@contextlib.asynccontextmanager
+async def served(server: Server, bound: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve for as long as the block lasts, which begins once it listens; the task is that of serving."""
+    serving = asyncio.create_task(server.serve([bound]), name="server")
+    listening = asyncio.create_task(server.listening.wait())
+    try:
+        await asyncio.wait([serving, listening], return_when=asyncio.FIRST_COMPLETED)
+        yield serving
+    finally:
+        listening.cancel()
+        server.should_exit = True
+        await serving
+
+
+def end_signals() -> asyncio.Event:
+    """An event that Ctrl-C and SIGTERM set from now on; for the main thread only."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    return asked
+
+
+async def until_asked(asked: asyncio.Event, serving: asyncio.Task[None]) -> None:
+    """Return when `asked` is set, or when what is served ends by itself."""
+    waiting = asyncio.create_task(asked.wait())
+    await asyncio.wait([waiting, serving], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _is_no_cut_stream(record: logging.LogRecord) -> bool:

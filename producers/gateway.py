@@ -1,0 +1,89 @@
+"""The gateway: takes events in over HTTP, and answers only after Redis has them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from vibezen.metrics.clock import Clock, wall
+from vibezen.metrics.config import Settings
+from vibezen.metrics.errors import MetricsError, StoreError
+from vibezen.metrics.layout import make_folder
+from vibezen.metrics.producers.appender import Appender
+from vibezen.metrics.producers.body import Room
+from vibezen.metrics.producers.gateway_app import build
+from vibezen.metrics.serving.access import TOKEN_FILE, Access, access_for, page_url
+from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, served, until_asked
+
+SETTING: Final = "gateway.port or --port"
+"""What chooses the port, as an error names it."""
+STOP_SECONDS: Final = 3.0
+"""For the last calls, after requests had their time."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A running one: where it is, its rules, and the task that ends when it does."""
+
+    url: str
+    port: int
+    access: Access
+    serving: asyncio.Task[None]
+
+
+@asynccontextmanager
+async def gateway(settings: Settings, *, port: int | None = None, clock: Clock = wall) -> AsyncIterator[Gateway]:
+    """Serve for as long as the block lasts, which begins once it listens; port 0 takes a free one.
+
+    At the end requests in flight get some seconds to be answered. Raises AddressInUse, StoreError. That Redis is away
+    is no error: `/readyz` says so until it is back.
+    """
+    host = settings.gateway.host
+    bound = listen(host, settings.gateway.port if port is None else port, SETTING)
+    try:
+        address, found = bound.getsockname()[:2]
+        if not ip_address(address).is_loopback:
+            _make_folder(settings.storage_dir)
+        access = access_for(host, address, found, settings.storage_dir, settings.gateway.origins)
+        appender = Appender(settings)
+    except BaseException:
+        bound.close()
+        raise
+    server = Server(build(appender, access, clock, Room()), lambda: None, appender.is_alive)
+    appender.start()
+    try:
+        async with served(server, bound) as serving:
+            yield Gateway(page_url(host, found), found, access, serving)
+    finally:
+        await asyncio.to_thread(appender.stop, STOP_SECONDS)
+
+
+def _make_folder(folder: Path) -> None:
+    """For the token, which the API of the same store asks for, too."""
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise StoreError(f"storage folder {folder}: {(error.strerror or str(error)).lower()}") from None
+
+
+def serve(settings: Settings) -> None:
+    """The role: serve until Ctrl-C or SIGTERM. Says on standard output where, once it listens."""
+
+    def started(running: Gateway) -> None:
+        token = f", token in {settings.storage_dir / TOKEN_FILE}" if running.access.token else ""
+        print(f"Gateway: {running.url}/api/events{token}", flush=True)
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(settings, started))
+
+
+async def _serve(settings: Settings, started: Callable[[Gateway], None]) -> None:
+    asked = end_signals()
+    async with gateway(settings) as running:
+        started(running)
+        await until_asked(asked, running.serving)
+    if not asked.is_set():
+        raise MetricsError("the gateway ended by itself; its log says why")
