@@ -22,8 +22,9 @@ def reader(tmp_path: Path) -> EventReader:
 
 
 def segment(path: Path, events: Sequence[Event], *, closed: bool = True, behind: bytes = b"") -> Segment:
-    path.write_bytes(encode_lines(events) + behind)
-    return Segment(path, HOUR, len(events), closed, HOUR, HOUR + 1.0)
+    lines = encode_lines(events)
+    path.write_bytes(lines + behind)
+    return Segment(path, HOUR, len(lines), len(events), closed, HOUR, HOUR + 1.0)
 
 
 def some(count: int, value: float = 1.0, **metadata: Any) -> list[Event]:
@@ -47,9 +48,17 @@ def test_lines_behind_what_is_committed_do_not_count(tmp_path: Path, reader: Eve
 def test_first_lines_of_a_large_open_segment_are_its_committed_ones(tmp_path: Path, reader: EventReader) -> None:
     """DuckDB reads a file in parts, on several threads; still the first lines are meant."""
     many = [event(number, HOUR + number / 1000, padding="x" * 900) for number in range(60_000)]
-    found = segment(tmp_path / "open", many, closed=False)._replace(lines=41_234)
+    found = segment(tmp_path / "open", many, closed=False)._replace(lines=41_234, size=1)
     (row,) = reader.steps([found], ALL, None)
     assert (row.lines, row.window.max, row.window.sum) == (41_234, 41_233, sum(range(41_234)))
+
+
+def test_as_many_open_segments_as_an_archiver_may_hold_are_read_at_once(tmp_path: Path, reader: EventReader) -> None:
+    found = [segment(tmp_path / f"{n}", some(1 + n % 3), closed=False, behind=b'{"metr') for n in range(1024)]
+    assert count(reader, *found) == sum(one.lines for one in found)
+    found[7].path.unlink()
+    with pytest.raises(FilesChanged):
+        count(reader, *found)
 
 
 @pytest.mark.parametrize("cut", range(1, 120))
@@ -65,7 +74,7 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path: Path, reader: EventRea
     found = segment(tmp_path / "damaged", some(3), behind=b"no event\n\n{}\n" + encode_lines(some(2)))
     assert count(reader, found, segment(tmp_path / "good", some(4))) == 9
     assert reader.damaged == 2
-    assert "2 lines in 2 segments are not events" in caplog.text
+    assert "2 lines in 2 segments are no events" in caplog.text
 
 
 def test_file_that_is_gone_asks_for_a_new_snapshot(tmp_path: Path, reader: EventReader) -> None:

@@ -14,7 +14,7 @@ from tests.support.feeding import event
 from tests.support.pipeline import Pipeline, sources_of, values_of
 from vibezen.metrics import gathering
 from vibezen.metrics.clock import HOUR, wall
-from vibezen.metrics.config import Aggregation, Width
+from vibezen.metrics.config import Aggregation, Streams, Width
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import FilesChanged
@@ -184,6 +184,15 @@ def test_windows_made_under_other_settings_than_ours_do_not_answer(pipeline: Pip
         (("team", "a"),): 1,
         (("team", "b"),): 2,
     }
+
+
+def test_shards_that_never_had_anything_do_not_keep_windows_from_answering(
+    client: redis.Redis, redis_url: str, tmp_path: Path, now: float
+) -> None:
+    pipeline = Pipeline(client, redis_url, tmp_path / "store", streams=Streams(shards=4))
+    pipeline.take_in([event(1, now - 100)])
+    answer = pipeline.history(since=now - 600, agg="sum")
+    assert (sources_of(answer), sum_of(answer)) == (["windows"], 1)
 
 
 def test_any_metadata_key_can_be_asked_for_and_only_events_know_it(pipeline: Pipeline, now: float) -> None:

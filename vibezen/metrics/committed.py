@@ -22,10 +22,12 @@ ATTEMPTS: Final = 10
 
 
 class Segment(NamedTuple):
-    """The committed part of one segment: the first `lines` lines of `path`. A `closed` one holds nothing else."""
+    """The committed part of one segment: the first `size` bytes of `path`, in so many `lines`. A `closed` one holds
+    nothing else."""
 
     path: Path
     hour: int
+    size: int
     lines: int
     closed: bool
     since: float
@@ -107,7 +109,9 @@ class CommittedFiles:
 
     def _segment(self, extent: Extent) -> Segment:
         path = self._layout.events / extent.path
-        return Segment(path, hour_of(extent.path), extent.events, extent.closed, extent.min_ts, extent.max_ts)
+        return Segment(
+            path, hour_of(extent.path), extent.end, extent.events, extent.closed, extent.min_ts, extent.max_ts
+        )
 
 
 def hours_of(since: float, until: float) -> range:

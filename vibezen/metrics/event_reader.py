@@ -2,12 +2,15 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from vibezen.metrics import event_sql
 from vibezen.metrics.committed import CommittedFiles, Segment, Snapshot
-from vibezen.metrics.errors import MissingExtra, StoreError
+from vibezen.metrics.errors import BadParameter, MissingExtra, StoreError
 from vibezen.metrics.event_sql import Condition, Reading, Sql, Wanted
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.window import Window
@@ -19,6 +22,10 @@ __all__ = ["Condition", "EventReader", "FilesChanged", "StepRow", "Wanted"]
 
 THREADS: Final = 2
 """Threads of one query; several queries run side by side."""
+COUNTED_FILES: Final = 8
+"""Open segments read where they lie, the largest ones; one archiver has seldom more than two, but while history comes
+in it has dozens."""
+COPY_BYTES: Final = 1 << 20
 MEMORY: Final = "2GB"
 """What all queries of a process may hold together; one that needs more is refused."""
 
@@ -133,17 +140,17 @@ class EventReader:
     def _rows(self, segments: Sequence[Segment], made: Callable[[Reading], Sql]) -> list[tuple[Any, ...]]:
         duckdb = _duckdb()
         try:
-            try:
-                return self._run(made(Reading(segments)))
-            except duckdb.InvalidInputException:
-                # Somebody has damaged a file. Its good lines are still right, and the others are counted.
-                ((self.damaged,),) = self._run(event_sql.damage(Reading(segments, forgiving=True)))
-                log.warning("%d lines in %d segments are not events; they are left out", self.damaged, len(segments))
-                return self._run(made(Reading(segments, forgiving=True)))
+            with reading(segments) as found:
+                try:
+                    return self._run(made(found))
+                except duckdb.InvalidInputException:
+                    # Somebody has damaged a file. Its good lines are still right, and the others are counted.
+                    forgiving = found._replace(forgiving=True)
+                    ((self.damaged,),) = self._run(event_sql.damage(forgiving))
+                    log.warning("%d lines in %d segments are no events; they are left out", self.damaged, len(segments))
+                    return self._run(made(forgiving))
         except duckdb.OutOfMemoryException:
-            raise StoreError(
-                "the question needs more memory than is allowed: ask for less time or fewer groups"
-            ) from None
+            raise BadParameter("from", "needs more memory than is allowed: ask for less time or fewer groups") from None
         except (duckdb.IOException, FileNotFoundError) as error:
             raise FilesChanged(f"segments changed while they were read: {error}") from None
 
@@ -157,6 +164,37 @@ class EventReader:
             if self._connection is None:
                 self._connection = _connect()
             return self._connection.cursor()
+
+
+@contextmanager
+def reading(segments: Sequence[Segment]) -> Iterator[Reading]:
+    """How to read these segments. Raises FileNotFoundError when one is gone.
+
+    Of an open one only the first lines are data. DuckDB sets memory aside for each file whose rows are counted, so that
+    of many open segments the small ones are copied together, as far as they are committed.
+    """
+    still_open = sorted((segment for segment in segments if not segment.closed), key=lambda one: -one.size)
+    counted, copied = still_open[:COUNTED_FILES], still_open[COUNTED_FILES:]
+    whole = [segment.path for segment in segments if segment.closed]
+    begun = [(segment.to_read(), segment.lines) for segment in counted]
+    if not copied:
+        yield Reading(whole, begun)
+        return
+    with NamedTemporaryFile(prefix="vibezen-metrics-", suffix=".jsonl") as copy:
+        for segment in copied:
+            _copy_beginning(segment, copy.file)
+        copy.flush()
+        yield Reading([*whole, Path(copy.name)], begun)
+
+
+def _copy_beginning(segment: Segment, target: BinaryIO) -> None:
+    with segment.to_read().open("rb") as file:
+        left, last = segment.size, b"\n"
+        while chunk := file.read(min(left, COPY_BYTES)):
+            target.write(chunk)
+            left, last = left - len(chunk), chunk[-1:]
+    if last != b"\n":  # it was cut by whatever damaged it; the next segment must not join its last line
+        target.write(b"\n")
 
 
 def _duckdb() -> Any:

@@ -4,9 +4,9 @@ Names of metadata keys are checked before they come here (`is_name`); every valu
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from vibezen.metrics.committed import Segment
 from vibezen.metrics.histogram import PER_OCTAVE
 
 _COLUMNS: Final = "ts: 'DOUBLE', metric: 'VARCHAR', value: 'DOUBLE', sample_rate: 'DOUBLE', \"count\": 'BIGINT'"
@@ -41,21 +41,26 @@ class Wanted(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Segments to read. With `forgiving`, a line that is no event is a row of nulls rather than an error."""
+    """What to read: whole files, and the first lines of files that may have more, torn even.
 
-    segments: Sequence[Segment]
+    With `forgiving`, a line that is no event is a row of nulls rather than an error.
+    """
+
+    whole: Sequence[Path]
+    begun: Sequence[tuple[Path, int]]
     forgiving: bool = False
 
     def relation(self, keys: Iterable[str] | None) -> Sql:
-        """A row per committed line, with these metadata keys as text; None: all metadata, as JSON."""
-        closed = [str(segment.to_read()) for segment in self.segments if segment.closed]
-        parameters: dict[str, Any] = {"closed": closed} if closed else {}
-        parts = [_read("closed", keys, forgiving=self.forgiving)] if closed else []
-        for number, segment in enumerate(segment for segment in self.segments if not segment.closed):
-            name = f"open{number}"
-            parameters[name] = [str(segment.to_read())]
-            # Behind what is committed there may be more, torn even. Rows come in the order of the lines.
-            parts.append(f"(SELECT * FROM {_read(name, keys, forgiving=True)} LIMIT {int(segment.lines)})")
+        """A row per line, with these metadata keys as text; None: all metadata, as JSON."""
+        parameters: dict[str, Any] = {}
+        parts: list[str] = []
+        if self.whole:
+            parameters["whole"] = list(map(str, self.whole))
+            parts.append(_read("whole", keys, forgiving=self.forgiving))
+        for number, (path, lines) in enumerate(self.begun):
+            parameters[f"begun{number}"] = [str(path)]
+            # Rows come in the order of the lines.
+            parts.append(f"(SELECT * FROM {_read(f'begun{number}', keys, forgiving=True)} LIMIT {int(lines)})")
         return Sql(" UNION ALL ".join(f"SELECT * FROM {part}" for part in parts), parameters)
 
 

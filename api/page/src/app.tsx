@@ -87,12 +87,13 @@ function Notice({ desk }: { desk: Desk }) {
 }
 
 function Foot({ desk }: { desk: Desk }) {
+  desk.painter.paints.value; // subscribes: an answer about the past may bring another step
   const realtime = desk.shown.value;
   return (
     <footer class="foot">
       <span>{realtime ? `Version ${realtime.version}` : ""}</span>
       <span>
-        {realtime?.as_of ? `Newest event ${timeOfDay(realtime.as_of)}` : "No event yet"} · one point ={" "}
+        {realtime?.as_of ? `Newest event ${timeOfDay(realtime.as_of)}` : "No live event yet"} · one point ={" "}
         {duration(desk.past.store.step)}
       </span>
       <span class="foot-keys">

@@ -52,7 +52,7 @@ export function Panel({ desk, panel }: { desk: Desk; panel: PanelSpec }) {
           {panel.lines.map((line, i) => (
             <li key={line.label} class={`ink-${line.ink}`}>
               {panel.lines.length > 1 && <span class="legend-name">{line.label}</span>}
-              <b>{text(values.value[i], panel.unit)}</b>
+              <b data-value={values.value[i] ?? ""}>{text(values.value[i], panel.unit)}</b>
             </li>
           ))}
         </ul>

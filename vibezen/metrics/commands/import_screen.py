@@ -13,6 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from vibezen.metrics.clock import iso, monotonic, wall
 from vibezen.metrics.config import Settings
+from vibezen.metrics.connection import redis_url, running_endpoint
 from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.producers.importer_report import Balance
 from vibezen.metrics.producers.importer_source import Source
@@ -86,6 +87,8 @@ class Screen:
         say(f"  events  {balance.events:,} made{empty}: {_fate(balance)}")
         if balance.first is not None and balance.last is not None:
             say(f"  time    {iso(balance.first)} to {iso(balance.last)}")
+        if balance.metrics is None and (page := _page(self._settings, balance)):
+            say(f"  page    {page}")
         for metric, found in (balance.metrics or {}).items():
             say(f"  {metric}: {found.count:,} events, min {found.min:g}, max {found.max:g}, sum {_exact(found.sum)}")
         for line in balance.first_events or ():
@@ -107,6 +110,15 @@ class Screen:
                 f"{balance.file}: has events older than the windows are kept ({kept / 3600:g} h): they are in the "
                 "files and in history, not on the live tiles"
             )
+
+
+def _page(settings: Settings, balance: Balance) -> str | None:
+    """Where a running `up` shows these events."""
+    endpoint = running_endpoint()
+    if endpoint is None or endpoint.url != redis_url(settings) or balance.first is None or balance.last is None:
+        return None
+    since, until = math.floor(balance.first), math.ceil(balance.last) + 1
+    return f"{endpoint.dashboard}/?from={since}&to={until}"
 
 
 def _fate(balance: Balance) -> str:

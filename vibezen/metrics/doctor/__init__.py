@@ -19,8 +19,6 @@ from vibezen.metrics.keys import Keys
 
 __all__ = ["Finding", "Status", "examine"]
 
-DEFAULT_GATEWAY = ("127.0.0.1", 4318)
-
 
 def examine(load: Callable[[], Settings], clock: Clock = wall) -> Iterator[Finding]:
     """All findings, in the order they are made. `load` gives the settings; what it raises is a finding too."""
@@ -38,7 +36,7 @@ def examine(load: Callable[[], Settings], clock: Clock = wall) -> Iterator[Findi
     known = facts.store if facts else None
     yield from store.checks(settings.storage_dir, known, asked=facts is not None)
     yield ports.port("dashboard port", settings.dashboard.host, settings.dashboard.port)
-    yield ports.port("gateway port", *_gateway(settings))
+    yield ports.port("gateway port", settings.gateway.host, settings.gateway.port)
 
 
 def _server(settings: Settings, clock: Clock) -> Generator[Finding, None, server.ServerFacts | None]:
@@ -61,9 +59,3 @@ def _server(settings: Settings, clock: Clock) -> Generator[Finding, None, server
         return facts
     yield unknown("stream", "the server does not answer")
     return None
-
-
-def _gateway(settings: Settings) -> tuple[str, int]:
-    section = getattr(settings, "gateway", None)
-    host, port = DEFAULT_GATEWAY
-    return getattr(section, "host", host), getattr(section, "port", port)
