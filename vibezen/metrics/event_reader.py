@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 from vibezen.metrics import event_sql
 from vibezen.metrics.committed import CommittedFiles, Segment, Snapshot
@@ -187,7 +187,7 @@ def reading(segments: Sequence[Segment]) -> Iterator[Reading]:
         yield Reading([*whole, Path(copy.name)], begun)
 
 
-def _copy_beginning(segment: Segment, target: BinaryIO) -> None:
+def _copy_beginning(segment: Segment, target: IO[bytes]) -> None:
     with segment.to_read().open("rb") as file:
         left, last = segment.size, b"\n"
         while chunk := file.read(min(left, COPY_BYTES)):
