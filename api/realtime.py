@@ -10,51 +10,27 @@ from typing import Final
 import msgspec
 
 from vibezen.metrics.api.recent import RecentWindows
-from vibezen.metrics.catalogue import Better, Kind, MetricSpec
+from vibezen.metrics.catalogue import Kind, MetricSpec
 from vibezen.metrics.clock import floor_to
+from vibezen.metrics.metric_numbers import SHOWN, MetricNumbers, told
 from vibezen.metrics.window import Window, merged
 from vibezen.metrics.window_reader import Number, Total, aggregates
 
 WINDOWS: Final = 6
 
 
-class MetricNow(msgspec.Struct):
-    """`value`: median of a distribution, increase per second of a counter, mean of a ratio, total of a gauge.
-
-    `change` is value / previous - 1. `rate` is samples per second.
-    """
-
-    family: str
-    unit: str
-    kind: str
-    better: str | None
-    value: Number
-    previous: Number
-    change: Number
-    count: Number
-    rate: Number
-    sum: Number
-    mean: Number
-    min: Number
-    max: Number
-    last: Number
-    p50: Number
-    p95: Number
-    p99: Number
-
-
 class Realtime(msgspec.Struct):
-    """`at`: this computer's time. `as_of`: the newest event's. `window`: seconds that "now" stands for."""
+    """Of each metric `value` is the median of a distribution, increase per second of a counter, mean of a ratio, total
+    of a gauge.
+
+    `at`: this computer's time. `as_of`: the newest event's. `window`: seconds that "now" stands for."""
 
     at: float
     as_of: float | None
     window: int
     demo: bool
     version: str
-    metrics: dict[str, MetricNow]
-
-
-_SHOWN: Final = ("count", "rate", "sum", "mean", "min", "max", "last", "p50", "p95", "p99")
+    metrics: dict[str, MetricNumbers]
 
 
 class RealtimeView:
@@ -72,7 +48,7 @@ class RealtimeView:
         current = range(newest - (WINDOWS - 1) * width, newest + width, width)
         # Only the part of the open window that has passed, or rates would dip every ten seconds.
         elapsed = now - current.start
-        metrics: dict[str, MetricNow] = {}
+        metrics: dict[str, MetricNumbers] = {}
         as_of = -math.inf
         for metric in self._recent.metrics():
             spec = self._recent.catalogue[metric]
@@ -129,18 +105,8 @@ def _headline(window: Window, kind: Kind, seconds: float) -> Number:
             return aggregates(window, ["p50"], seconds)[0]
 
 
-def _told(spec: MetricSpec, window: Window, elapsed: float, previous: Number) -> MetricNow:
-    value = _headline(window, spec.kind, elapsed)
-    shown = dict(zip(_SHOWN, aggregates(window, _SHOWN, elapsed), strict=True))
+def _told(spec: MetricSpec, window: Window, elapsed: float, previous: Number) -> MetricNumbers:
+    shown = dict(zip(SHOWN, aggregates(window, SHOWN, elapsed), strict=True))
     if not window.count:  # that nothing came is known; what it would have been is not
         shown |= {"count": 0, "rate": 0.0, "sum": 0.0}
-    return MetricNow(
-        family=spec.family,
-        unit=spec.unit,
-        kind=spec.kind,
-        better=None if spec.better is Better.NEITHER else spec.better,
-        value=value,
-        previous=previous,
-        change=value / previous - 1 if value is not None and previous else None,
-        **shown,
-    )
+    return told(spec, _headline(window, spec.kind, elapsed), previous, shown)

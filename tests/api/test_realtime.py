@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from tests.support.serving import NOW, OPEN, samples
-from vibezen.metrics.api.realtime import MetricNow, Realtime, RealtimeView
+from vibezen.metrics.api.realtime import Realtime, RealtimeView
 from vibezen.metrics.api.recent import RecentWindows
 from vibezen.metrics.catalogue import Catalogue
+from vibezen.metrics.metric_numbers import MetricNumbers
 from vibezen.metrics.series import series_key
 
 ELAPSED = 55.0
@@ -27,7 +28,7 @@ class Told:
     def all(self, now: float = NOW) -> Realtime:
         return self.view.at(now)
 
-    def now(self, metric: str) -> MetricNow:
+    def now(self, metric: str) -> MetricNumbers:
         return self.all().metrics[metric]
 
 

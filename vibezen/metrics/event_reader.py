@@ -3,10 +3,10 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from vibezen.metrics import event_sql
 from vibezen.metrics.committed import CommittedFiles, Segment, Snapshot
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Condition", "EventReader", "FilesChanged", "StepRow", "Wanted"]
 
+T = TypeVar("T")
+
+ATTEMPTS: Final = 10
+"""Snapshots tried before a store whose files keep changing is an error."""
 THREADS: Final = 2
 """Threads of one query; several queries run side by side."""
 COUNTED_FILES: Final = 8
@@ -79,6 +83,13 @@ class EventReader:
 
     def snapshot(self) -> Snapshot:
         return self._files.snapshot()
+
+    def ask(self, question: Callable[[Snapshot], T]) -> T:
+        """The answer to a question about one snapshot, whose files may change under it. Raises StoreError."""
+        for _ in range(ATTEMPTS):
+            with suppress(FilesChanged):
+                return question(self.snapshot())
+        raise StoreError("the files of this store change too fast to be read; ask again")
 
     def steps(
         self,

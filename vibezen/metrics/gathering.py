@@ -21,7 +21,7 @@ from vibezen.metrics.config import Settings
 from vibezen.metrics.coverage import Coverage, standings
 from vibezen.metrics.errors import BadParameter, StoreError
 from vibezen.metrics.event import MAX_AHEAD
-from vibezen.metrics.event_reader import EventReader, FilesChanged, StepRow, Wanted
+from vibezen.metrics.event_reader import ATTEMPTS, EventReader, FilesChanged, StepRow, Wanted
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import OVERFLOW, PRODUCER, SeriesKey, parse_series, series_key
@@ -30,8 +30,6 @@ from vibezen.metrics.window_reader import QUANTILES, Fetched, Total, fetch, fetc
 
 MAX_CELLS: Final = 200_000
 """Rows that events of one question are added up to; some 100 MB."""
-ATTEMPTS: Final = 10
-"""Beginnings before a store whose files keep changing is an error."""
 
 Group = tuple[tuple[str, str], ...]
 """Labels and their values, in the order they were asked for; those a series has not are left out."""

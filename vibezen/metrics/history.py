@@ -86,10 +86,10 @@ def _lines(question: Question, gathered: Gathered, now: float) -> list[Line]:
 
 
 def _told(cell: Cell | None, names: tuple[str, ...], seconds: float) -> list[Number]:
-    return told(cell, names, seconds) if cell is not None else aggregates(Window(), names, seconds)
+    return aggregates_of(cell, names, seconds) if cell is not None else aggregates(Window(), names, seconds)
 
 
-def told(cell: Cell, names: tuple[str, ...], seconds: float) -> list[Number]:
+def aggregates_of(cell: Cell, names: tuple[str, ...], seconds: float) -> list[Number]:
     """The named aggregates of a cell that is `seconds` long so far."""
     window, known = cell.total.window(), cell.quantiles
     if known is None:

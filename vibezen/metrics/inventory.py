@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,10 +11,8 @@ from anyio import to_thread
 
 from vibezen.metrics.catalogue import Better, Catalogue
 from vibezen.metrics.clock import HOUR
-from vibezen.metrics.committed import Segment, hours_of
-from vibezen.metrics.errors import StoreError
-from vibezen.metrics.event_reader import EventReader, FilesChanged, Wanted
-from vibezen.metrics.gathering import ATTEMPTS
+from vibezen.metrics.committed import Segment, Snapshot, hours_of
+from vibezen.metrics.event_reader import EventReader, Wanted
 from vibezen.metrics.question import Parameters, parse_range, single
 
 PARAMETERS: Final = ("from", "to")
@@ -57,16 +56,12 @@ def parse_inventory(parameters: Parameters, now: float) -> range:
 
 async def inventory(reader: EventReader, catalogue: Catalogue, labels: Sequence[str], hours: range) -> Inventory:
     """All metrics declared, and those that events of these hours have. Raises StoreError."""
-    for _ in range(ATTEMPTS):
-        try:
-            return await to_thread.run_sync(_inventory, reader, catalogue, labels, hours)
-        except FilesChanged:
-            continue
-    raise StoreError("the files of this store change too fast to be read; ask again")
+    return await to_thread.run_sync(reader.ask, partial(_inventory, reader, catalogue, labels, hours))
 
 
-def _inventory(reader: EventReader, catalogue: Catalogue, labels: Sequence[str], hours: range) -> Inventory:
-    snapshot = reader.snapshot()
+def _inventory(
+    reader: EventReader, catalogue: Catalogue, labels: Sequence[str], hours: range, snapshot: Snapshot
+) -> Inventory:
     found: dict[str, Known] = {name: _known(catalogue, name) for name in catalogue.names()}
     for segment in snapshot.segments(hour for hour in snapshot.hours() if hour in hours):
         _add(found, catalogue, _rows(reader, segment, tuple(labels)))

@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -11,10 +11,9 @@ from anyio import to_thread
 
 from vibezen.metrics.clock import HOUR, monotonic
 from vibezen.metrics.committed import Snapshot
-from vibezen.metrics.errors import BadParameter, StoreError
+from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event import WHOLE
-from vibezen.metrics.event_reader import EventReader, FilesChanged, Line, Wanted
-from vibezen.metrics.gathering import ATTEMPTS
+from vibezen.metrics.event_reader import EventReader, Line, Wanted
 from vibezen.metrics.question import Parameters, parse_metric, parse_number, parse_range, parse_where, single
 
 PARAMETERS: Final = ("metric", "from", "to", "where", "limit", "order", "cursor")
@@ -81,22 +80,19 @@ def _from_cursor(asked: Search, cursor: str) -> Search:
 
 async def search(reader: EventReader, asked: Search) -> Events:
     """Raises StoreError when files cannot be read."""
-    for _ in range(ATTEMPTS):
-        with suppress(FilesChanged):
-            return await to_thread.run_sync(_search, reader, asked)
-    raise StoreError("the files of this store change too fast to be read; ask again")
+    return await to_thread.run_sync(reader.ask, partial(_search, reader, asked))
 
 
 def look(reader: EventReader, asked: Search) -> tuple[list[Found], Snapshot]:
     """What is found, for as long as it takes, and the state of the files it was found in. Raises StoreError."""
-    for _ in range(ATTEMPTS):
-        snapshot = reader.snapshot()
+
+    def find(snapshot: Snapshot) -> tuple[list[Found], Snapshot]:
         found: list[Line] = []
-        with suppress(FilesChanged):
-            for _ in _hour_by_hour(reader, snapshot, asked, found) if asked.limit else ():
-                pass
-            return [_shown(line) for line in found], snapshot
-    raise StoreError("the files of this store change too fast to be read; ask again")
+        for _ in _hour_by_hour(reader, snapshot, asked, found) if asked.limit else ():
+            pass
+        return [_shown(line) for line in found], snapshot
+
+    return reader.ask(find)
 
 
 def _hour_by_hour(reader: EventReader, snapshot: Snapshot, asked: Search, found: list[Line]) -> Iterator[int]:
@@ -113,12 +109,12 @@ def _hour_by_hour(reader: EventReader, snapshot: Snapshot, asked: Search, found:
         yield hour
 
 
-def _search(reader: EventReader, asked: Search, clock: Callable[[], float] = monotonic) -> Events:
-    snapshot, deadline = reader.snapshot(), clock() + SECONDS
+def _search(reader: EventReader, asked: Search, snapshot: Snapshot) -> Events:
+    deadline = monotonic() + SECONDS
     found: list[Line] = []
     following = None
     for hour in _hour_by_hour(reader, snapshot, asked, found):
-        if clock() > deadline:
+        if monotonic() > deadline:
             edge = math.nextafter(hour, -math.inf) if asked.newest_first else float(hour + HOUR)
             following = f"{edge!r}:0"
             break

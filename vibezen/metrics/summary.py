@@ -4,44 +4,22 @@ from typing import Final
 
 import msgspec
 
-from vibezen.metrics.catalogue import Better, Kind, MetricSpec
+from vibezen.metrics.catalogue import Kind, MetricSpec
 from vibezen.metrics.clock import HOUR, floor_to
 from vibezen.metrics.config import Settings
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.gathering import Asked, Gathered, Gatherer, Source
-from vibezen.metrics.history import told
+from vibezen.metrics.history import aggregates_of
+from vibezen.metrics.metric_numbers import SHOWN, MetricNumbers, told
 from vibezen.metrics.question import Parameters, parse_metric, parse_range, parse_switch, parse_where, single
 from vibezen.metrics.window_reader import Number
 
 PARAMETERS: Final = ("metric", "from", "to", "where", "exact")
-_SHOWN: Final = ("count", "rate", "sum", "mean", "min", "max", "last", "p50", "p95", "p99")
+HEADLINES: Final = {Kind.DISTRIBUTION: "p50", Kind.COUNTER: "sum", Kind.RATIO: "mean", Kind.GAUGE: "last"}
+"""What stands for a metric over a range: the median of a distribution, the sum of a counter, the mean of a ratio, the
+newest total of a gauge."""
 _NEWEST: Final = 600
 """Seconds before the end of a range in which a gauge's newest values are looked for."""
-
-
-class MetricSummary(msgspec.Struct):
-    """`value`: median of a distribution, sum of a counter, mean of a ratio, newest total of a gauge.
-
-    `previous` is the same of the range before, `change` is value / previous - 1. `rate` is samples per second.
-    """
-
-    family: str
-    unit: str
-    kind: str
-    better: str | None
-    value: Number
-    previous: Number
-    change: Number
-    count: Number
-    rate: Number
-    sum: Number
-    mean: Number
-    min: Number
-    max: Number
-    last: Number
-    p50: Number
-    p95: Number
-    p99: Number
 
 
 class Span(msgspec.Struct):
@@ -52,7 +30,8 @@ class Span(msgspec.Struct):
 
 
 class Summary(msgspec.Struct):
-    """[from, to) is the range asked for, rounded out to whole minutes (a short one to whole windows)."""
+    """[from, to) is the range asked for, rounded out to whole minutes (a short one to whole windows). The `value` of
+    each metric is that of HEADLINES."""
 
     since: float = msgspec.field(name="from")
     to: float = msgspec.field()
@@ -60,7 +39,7 @@ class Summary(msgspec.Struct):
     exact: bool = msgspec.field()
     sources: list[Source] = msgspec.field()
     as_of: float | None = msgspec.field()
-    metrics: dict[str, MetricSummary] = msgspec.field()
+    metrics: dict[str, MetricNumbers] = msgspec.field()
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -116,12 +95,12 @@ class _Told(msgspec.Struct):
 
 async def _told(gatherer: Gatherer, asked: Range, now: float) -> _Told:
     gathered = await gatherer.gather(
-        Asked(asked.start, asked.stop, None, asked.metric, _SHOWN, where=asked.where, exact=asked.exact)
+        Asked(asked.start, asked.stop, None, asked.metric, SHOWN, where=asked.where, exact=asked.exact)
     )
     seconds = min(asked.stop, now) - asked.start
     numbers: dict[str, dict[str, Number]] = {}
     for (metric, _, _), cell in gathered.cells.items():
-        numbers[metric] = dict(zip(_SHOWN, told(cell, _SHOWN, seconds), strict=True))
+        numbers[metric] = dict(zip(SHOWN, aggregates_of(cell, SHOWN, seconds), strict=True))
         if gatherer.catalogue[metric].kind is Kind.GAUGE:
             numbers[metric]["last"] = await _newest(gatherer, asked, metric, gathered.newest)
     return _Told(gathered, numbers)
@@ -135,16 +114,6 @@ async def _newest(gatherer: Gatherer, asked: Range, metric: str, newest: float) 
     return next((cell.total.window().last for cell in found.cells.values()), None)
 
 
-def _of(spec: MetricSpec, numbers: dict[str, Number], earlier: dict[str, Number] | None) -> MetricSummary:
-    headline = {Kind.DISTRIBUTION: "p50", Kind.COUNTER: "sum", Kind.RATIO: "mean", Kind.GAUGE: "last"}[spec.kind]
-    value, previous = numbers[headline], earlier[headline] if earlier else None
-    return MetricSummary(
-        family=spec.family,
-        unit=spec.unit,
-        kind=spec.kind,
-        better=None if spec.better is Better.NEITHER else spec.better,
-        value=value,
-        previous=previous,
-        change=value / previous - 1 if value is not None and previous else None,
-        **numbers,
-    )
+def _of(spec: MetricSpec, numbers: dict[str, Number], earlier: dict[str, Number] | None) -> MetricNumbers:
+    headline = HEADLINES[spec.kind]
+    return told(spec, numbers[headline], earlier[headline] if earlier else None, numbers)
