@@ -66,10 +66,18 @@ def test_entries_trimmed_before_they_were_read_are_counted(client: redis.Redis) 
     client.xtrim(KEYS.events(0), maxlen=1, approximate=False)
     assert values(following) == [6]
     assert following.missed == 3
+
+
+def test_a_stream_made_anew_is_read_from_its_beginning(client: redis.Redis) -> None:
+    feed = Feed(client)
+    following = Following(client, KEYS, {0: "0-0"})
+    for value in (1, 2, 3):
+        feed.append([event(value)])
+    assert values(following) == [1, 2, 3]
     client.delete(KEYS.events(0))
-    feed.append([event(7)])
-    assert values(following) == [7]
-    assert following.missed == 3
+    feed.append([event(7)], entry_id="5-0")  # with an ID before those that were read
+    assert (values(following), values(following)) == ([], [7])
+    assert following.missed == 0
 
 
 def test_more_than_one_reading_takes_is_read_one_after_the_other(client: redis.Redis) -> None:

@@ -27,12 +27,18 @@ class _Shard:
         self.position = position
         self.count: int | None = None
 
+    def is_made_anew(self, about: Mapping[str, Any]) -> bool:
+        """Whether the stream was deleted meanwhile, and is another now; then it is to be read from its beginning."""
+        if self.count is None or int(about["entries-added"]) >= self.count:
+            return False
+        self.position, self.count = "0-0", 0
+        return True
+
     def move(self, about: Mapping[str, Any], entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> int:
         """Past what was read; the number of entries that were trimmed before."""
         added, gone = int(about["entries-added"]), int(about["entries-added"]) - int(about["length"])
-        if self.count is None or added < self.count:  # or the stream was made anew
-            missed = 0
-        else:
+        missed = 0
+        if self.count is not None:
             missed = max(gone - self.count, 0)
             self.count += missed + len(entries)
         if len(entries) < ENTRIES:
@@ -74,6 +80,8 @@ class Following:
             for part in (about, answer):
                 if isinstance(part, Exception):
                     raise part
+            if shard.is_made_anew(about):
+                continue
             entries = next(iter(answer.values()), ()) if answer else ()
             self.missed += shard.move(about, entries)
             for entry_id, fields in entries:
