@@ -71,7 +71,9 @@ def test_entries_trimmed_before_they_were_read_are_counted(client: redis.Redis) 
 def test_a_stream_made_anew_is_read_from_its_beginning(client: redis.Redis) -> None:
     feed = Feed(client)
     following = Following(client, KEYS, {0: "0-0"})
-    first = [feed.append([event(value)]) for value in (1, 2, 3)][0]
+    first = feed.append([event(1)])
+    for value in (2, 3):
+        feed.append([event(value)])
     assert values(following) == [1, 2, 3]
     client.delete(KEYS.events(0))
     before = int(first.partition("-")[0]) - 1
