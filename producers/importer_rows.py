@@ -147,14 +147,19 @@ class MappedRows:
             made = [plan.whole(columns, times) for plan in self._plans]
         except (InvalidEvent, ValueError, TypeError, OverflowError):
             return None
-        events: list[Event] = list(chain.from_iterable(zip(*made, strict=True)))
+        everything = list(chain.from_iterable(zip(*made, strict=True)))
+        events = [event for event in everything if event is not None]
+        outcome.empty = len(everything) - len(events)
         for start in range(0, len(events), BATCH_EVENTS):
             part = events[start : start + BATCH_EVENTS]
             payload = encode_whole(part, now)
             if payload is None or len(payload) > MAX_BATCH_BYTES:
                 return None
             outcome.batches.append(Batch(len(part), payload))
-        outcome.rows, outcome.low, outcome.high = len(rows), min(times), max(times)
+        outcome.rows = len(rows)
+        if events:
+            stamps: list[float] = [event.ts for event in events] if outcome.empty else times
+            outcome.low, outcome.high = min(stamps), max(stamps)
         return outcome
 
     def _lines(self, row: Sequence[Any], outcome: Outcome) -> tuple[list[bytes], float]:
@@ -180,8 +185,8 @@ class _Plan:
         self._keys = [key for key, cell in plan.metadata.items() if cell.column]
         self._cells = [columns.index(cell.column) for cell in plan.metadata.values() if cell.column]
 
-    def whole(self, columns: Sequence[tuple[Any, ...]], times: list[float]) -> list[Event]:
-        """One event per row, or one of many errors when a row needs a closer look."""
+    def whole(self, columns: Sequence[tuple[Any, ...]], times: list[float]) -> list[Event | None]:
+        """One event per row, None where its value is empty, or one of many errors when a row needs a closer look."""
         if self._fields:
             raise ValueError
         metrics: Any = repeat(self._metric.constant, len(times))
@@ -190,7 +195,10 @@ class _Plan:
             if not known_names().issuperset(metrics):
                 raise ValueError
         values, metadata = self._values(columns, len(times)), self._metadata(columns, len(times))
-        return list(map(Event, metrics, values, times, repeat(WHOLE), repeat(1), metadata))
+        made: list[Event | None] = list(map(Event, metrics, values, times, repeat(WHOLE), repeat(1), metadata))
+        if type(values) is list and None in values:
+            made = [event if value is not None else None for event, value in zip(made, values, strict=True)]
+        return made
 
     def _values(self, columns: Sequence[tuple[Any, ...]], count: int) -> Any:
         cell = self._value
@@ -204,12 +212,15 @@ class _Plan:
                 raise ValueError  # float() takes these
         elif not kinds <= {int, float}:
             raise ValueError
-        numbers = list(map(float, cells))
+        numbers = list(map(float, filter(None, cells) if "" in cells else cells))
         if cell.times != 1 or cell.by != 1:
             numbers = [number * cell.times / cell.by for number in numbers]
         if not math.isfinite(sum(numbers)):
             raise ValueError
-        return numbers
+        if len(numbers) == count:
+            return numbers
+        those_there = iter(numbers)
+        return [next(those_there) if found else None for found in cells]
 
     def _metadata(self, columns: Sequence[tuple[Any, ...]], count: int) -> Any:
         constants = self._constants
