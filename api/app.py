@@ -15,6 +15,7 @@ from vibezen.metrics.api.login import login_routes
 from vibezen.metrics.api.site import Site
 from vibezen.metrics.api.socket import live_socket
 from vibezen.metrics.api.stream import LiveResponse, live_stream
+from vibezen.metrics.api.watching import SampleResponse, is_live, parse_watch
 from vibezen.metrics.serving.access import Access, Guard
 from vibezen.metrics.serving.answers import Health, answer
 from vibezen.metrics.serving.errors import HANDLERS, ApiError, error_response
@@ -55,7 +56,10 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
         return answer(await dashboard.catalogue(**asked(request)))
 
     async def events(request: Request) -> Response:
-        return answer(await dashboard.events(**asked(request)))
+        parameters = asked(request)
+        if is_live(parameters):
+            return SampleResponse(dashboard.watching.join(parse_watch(parameters)))
+        return answer(await dashboard.events(**parameters))
 
     async def pipeline(request: Request) -> Response:
         return answer(await dashboard.pipeline())

@@ -16,9 +16,10 @@ from vibezen.metrics.api.pipeline import Pipeline, pipeline
 from vibezen.metrics.api.realtime import Realtime
 from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.api.tail import Tail
+from vibezen.metrics.api.watching import Watching
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import DEMO_VARIABLE, Settings, load
-from vibezen.metrics.connection import check_suitable, connect_async, redis_url, server_info
+from vibezen.metrics.connection import check_suitable, connect, connect_async, redis_url, server_info
 from vibezen.metrics.event_reader import EventReader
 from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.history import History, history
@@ -61,6 +62,7 @@ class MetricsDashboard:
         self._url = redis_url(self.settings)
         self._commands = connect_async(self._url)
         self._reader = connect_async(self._url)
+        self.watching = Watching(lambda: connect(self._url), self._keys, self.settings.streams.shards)
         self._histories = asyncio.Semaphore(HISTORIES)
         self.reader = EventReader(storage.layout)
         self._gatherer = Gatherer(self.reader, self._commands, self._keys, self.settings, clock)
@@ -83,7 +85,7 @@ class MetricsDashboard:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._following is not None
-        self.hub.close()
+        self.end_streams()
         self._following.cancel()
         try:
             with contextlib.suppress(asyncio.CancelledError):
@@ -92,6 +94,11 @@ class MetricsDashboard:
             with anyio.move_on_after(CLOSE_SECONDS):
                 await self._commands.aclose()
                 await self._reader.aclose()
+
+    def end_streams(self) -> None:
+        """Let no live client keep the server from closing."""
+        self.hub.close()
+        self.watching.close()
 
     def is_alive(self) -> bool:
         """Whether the live feed is followed; what it died of is raised on closing."""
@@ -195,7 +202,7 @@ class WebDashboard:
     def _make_server(self, bound: socket.socket) -> Server:
         address, self._port = bound.getsockname()[:2]
         self._access = access_for(self._host, address, self._port, self._dashboard.storage.path)
-        return Server(build(self._dashboard, self._access), self._dashboard.hub.close, self._dashboard.is_alive)
+        return Server(build(self._dashboard, self._access), self._dashboard.end_streams, self._dashboard.is_alive)
 
     async def _run(self, server: Server, bound: socket.socket) -> None:
         async with self._dashboard:
