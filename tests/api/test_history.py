@@ -4,12 +4,18 @@ import pytest
 import redis
 
 from tests.support.serving import NOW, OPEN, Json, Served, Windows, samples
-from vibezen.metrics import history
+from vibezen.metrics import gathering, history
 
 pytestmark = pytest.mark.server
 
 RANGE = {"from": str(OPEN - 30), "to": str(OPEN + 10), "step": "10"}
 STARTS = [OPEN - 30, OPEN - 20, OPEN - 10, OPEN]
+
+
+@pytest.fixture(autouse=True)
+def _windows_are_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are no files here."""
+    monkeypatch.setattr(gathering, "CHEAP_LINES", -1)
 
 
 @pytest.fixture(autouse=True)

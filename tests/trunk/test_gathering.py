@@ -202,6 +202,34 @@ def test_any_metadata_key_can_be_asked_for_and_only_events_know_it(pipeline: Pip
     assert sum_of(pipeline.history(since=now - 600, agg="sum", where=["session!=s1", "session!=s2"])) == 0 + 3 + 6
 
 
+@pytest.fixture
+def windows_are_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "CHEAP_LINES", -1)
+
+
+def test_few_events_are_read_rather_than_many_series(
+    pipeline: Pipeline, now: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.take_in([event(n, now - 60, provider=f"p{n}") for n in range(10)])
+    asked: dict[str, Any] = {"since": now - 600, "agg": "count,p95"}
+    questions: tuple[dict[str, Any], ...] = ({"group_by": "provider"}, {"where": "provider=p1"})
+    for apart in questions:
+        assert (sources_of(few := pipeline.history(**asked, **apart)), few.exact) == (["events"], True)
+    assert sources_of(pipeline.history(**asked)) == ["windows"]
+    monkeypatch.setattr(gathering, "CHEAP_LINES", 9)
+    assert sources_of(pipeline.history(**asked, group_by="provider")) == ["windows"]
+
+
+def test_files_that_are_behind_are_not_preferred(pipeline: Pipeline, now: float) -> None:
+    pipeline.take_in([event(1, now - 60, provider="a")])
+    later = f"{int((now + 30) * 1000)}-0"
+    pipeline.client.xadd(KEYS.events(0), {"metric": "response_time", "value": "2", "provider": "a"}, id=later)
+    pipeline.aggregate()
+    answer = pipeline.history(since=now - 600, until=now + 60, agg="sum", group_by="provider")
+    assert (sources_of(answer), sum_of(answer)) == (["windows"], 3)
+
+
+@pytest.mark.usefixtures("windows_are_cheaper")
 def test_overflow_sends_only_its_hours_to_the_events(pipeline: Pipeline, now: float) -> None:
     pipeline.settings = replace(pipeline.settings, aggregation=Aggregation(max_series=3))
     pipeline.take_in([event(1, now - 5 * HOUR, model=f"m{i}") for i in range(10)] + [event(1, now - 1, model="m1")])
@@ -217,12 +245,14 @@ def window_keys(pipeline: Pipeline) -> Iterator[bytes]:
     yield from pipeline.client.scan_iter(KEYS.window(0, 60, 0)[:-1] + "*")
 
 
+@pytest.mark.usefixtures("windows_are_cheaper")
 def test_gauges_agree_whatever_the_source(pipeline: Pipeline, now: float) -> None:
     for producer, values in (("a", [3, 4]), ("b", [10, 8])):
         gauges = [event(v, now - 100 + i, metric="concurrency", producer=producer) for i, v in enumerate(values)]
         pipeline.take_in(gauges, producer)
     asked: dict[str, Any] = {"since": now - 3600, "step": "1h", "agg": "last,max,count"}
     windows, events = pipeline.history("concurrency", **asked), pipeline.history("concurrency", **asked, exact="true")
+    assert (sources_of(windows), sources_of(events)) == (["windows"], ["events"])
     for answer in (windows, events):
         told = {line.agg: [value for _, value in line.points if value is not None] for line in answer.series}
         assert sum(told["last"]) == 12
@@ -288,8 +318,11 @@ def test_too_many_groups_are_refused(pipeline: Pipeline, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_random_questions_agree_with_a_brute_force_reading(pipeline: Pipeline, now: float, seed: int) -> None:
+def test_random_questions_agree_with_a_brute_force_reading(
+    pipeline: Pipeline, now: float, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = random.Random(seed)
+    monkeypatch.setattr(gathering, "CHEAP_LINES", rng.choice([-1, 30, gathering.CHEAP_LINES]))
     events = [random_event(rng, now) for _ in range(1500)]
     for part in range(3):
         pipeline.take_in(events[part::3], f"p{part}")

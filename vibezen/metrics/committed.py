@@ -53,6 +53,10 @@ class Snapshot:
         """The hours that have any event, oldest first, as Unix seconds."""
         return sorted(self._by_hour)
 
+    def lines(self, hour: int) -> int:
+        """How many events the hour has."""
+        return sum(segment.lines for segment in self._by_hour.get(hour, ()))
+
     def segments(self, hours: Iterable[int]) -> list[Segment]:
         return [segment for hour in hours for segment in self._by_hour.get(hour, ())]
 

@@ -85,6 +85,10 @@ class Coverage:
             and _caught_up(shard.position, archived.get(number, "0-0"))
             for number, shard in enumerate(shards)
         )
+        self.files_are_current = all(
+            _caught_up(archived.get(number, "0-0"), shard.position) for number, shard in enumerate(shards)
+        )
+        """Whether files are not behind the windows."""
         # An event may be an hour ahead of its entry: what was lost or otherwise shaped before may have lain so far on.
         self._since = max((max(shard.floor or 0.0, shard.shaped) for shard in shards), default=0.0) + MAX_AHEAD
 
@@ -103,6 +107,6 @@ class Coverage:
         return max(fitting, key=lambda width: width.seconds, default=None)
 
 
-def _caught_up(aggregated: EntryId, archived: EntryId) -> bool:
-    behind = id_time(archived) - id_time(aggregated)
-    return id_order(aggregated) >= id_order(archived) or behind <= CAUGHT_UP
+def _caught_up(one: EntryId, other: EntryId) -> bool:
+    """Whether the reader that is at `one` is not behind that at `other`, but for a little."""
+    return id_order(one) >= id_order(other) or id_time(other) - id_time(one) <= CAUGHT_UP

@@ -1,7 +1,7 @@
 """What was recorded in a range, added up: each UTC hour from exactly one source, windows or events, never from both.
 
 Windows are cheap and merge exactly, but know percentiles only by their histograms. Events cost a reading of files, and
-know everything. Coverage decides between them hour by hour.
+know everything. Coverage tells which hours windows may answer for; where both may, the cheaper one does.
 """
 
 import math
@@ -30,6 +30,9 @@ from vibezen.metrics.window_reader import QUANTILES, Fetched, Total, fetch, fetc
 
 MAX_CELLS: Final = 200_000
 """Rows that events of one question are added up to; some 100 MB."""
+CHEAP_LINES: Final = 100_000
+"""Events of an hour up to which reading them costs less (some 20 ms) than reading its windows series by series (some
+6 µs for each series in each of 60 or 360 windows)."""
 
 Group = tuple[tuple[str, str], ...]
 """Labels and their values, in the order they were asked for; those a series has not are left out."""
@@ -147,7 +150,8 @@ class Gatherer:
         for hour in range(first // HOUR * HOUR, last, HOUR):
             begins, ends = max(hour, asked.start), min(hour + HOUR, asked.stop)
             width = coverage.width(begins, asked.step or math.gcd(asked.start, asked.stop))
-            if width is not None and hour not in without and ends > begins:
+            cheaper = self._by_series(asked) and coverage.files_are_current and snapshot.lines(hour) <= CHEAP_LINES
+            if width is not None and hour not in without and ends > begins and not cheaper:
                 found[hour] = width.seconds
         return found, len(shards)
 
@@ -155,21 +159,24 @@ class Gatherer:
         if not windowed:
             return
         assert self._client is not None
-        told_apart = bool(asked.group_by or asked.where)
-        by_series = told_apart or self._needs_series(asked)
+        told_apart = _tells_apart(asked)
         overflow: set[int] = set()
         now = self._clock()
         for width in sorted(set(windowed.values())):
             starts = [
                 start for hour, own in windowed.items() if own == width for start in _windows(asked, hour, width, now)
             ]
-            read = fetch if by_series else fetch_totals
+            read = fetch if self._by_series(asked) else fetch_totals
             async for batch in read(self._client, self._keys, shards, width, starts, asked.metric):
                 # Decoding hours of windows must not hold up the live feed.
                 overflow |= await to_thread.run_sync(self._take_batch, asked, batch, gathered, told_apart)
         if overflow:
             raise _Overflow(overflow)
         gathered.exact = not any(name in QUANTILES for name in asked.aggregates)
+
+    def _by_series(self, asked: Asked) -> bool:
+        """Whether series must be read one by one."""
+        return _tells_apart(asked) or self._needs_series(asked)
 
     def _needs_series(self, asked: Asked) -> bool:
         """A gauge's newest value is the sum of each series' own; everything else is told by totals."""
@@ -229,6 +236,10 @@ class Gatherer:
             if row.quantiles is not None and not mixed:
                 cell.quantiles = dict(zip(quantiles, row.quantiles, strict=True))
         _bound(asked, gathered)
+
+
+def _tells_apart(asked: Asked) -> bool:
+    return bool(asked.group_by or asked.where)
 
 
 def _is_mixed(asked: Asked, rows: Sequence[StepRow], windowed: set[int]) -> bool:

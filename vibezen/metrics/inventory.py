@@ -18,8 +18,8 @@ from vibezen.metrics.question import Parameters, parse_range, single
 PARAMETERS: Final = ("from", "to")
 MAX_VALUES: Final = 100
 """Values of one label that are told, the most frequent of each segment first."""
-_REMEMBERED: Final = 10_000
-"""Closed segments whose content is remembered: it never changes, and to find it out costs a reading."""
+_REMEMBERED: Final = 24 * 400
+"""Hours whose closed segments are remembered: those never change, and to find out what is in them costs a reading."""
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -63,8 +63,11 @@ def _inventory(
     reader: EventReader, catalogue: Catalogue, labels: Sequence[str], hours: range, snapshot: Snapshot
 ) -> Inventory:
     found: dict[str, Known] = {name: _known(catalogue, name) for name in catalogue.names()}
-    for segment in snapshot.segments(hour for hour in snapshot.hours() if hour in hours):
-        _add(found, catalogue, _rows(reader, segment, tuple(labels)))
+    for hour in (hour for hour in snapshot.hours() if hour in hours):
+        segments = snapshot.segments([hour])
+        closed = [segment for segment in segments if segment.closed]
+        _add(found, catalogue, _of_closed(reader, hour, closed, tuple(labels)))
+        _add(found, catalogue, _rows(reader, hour, [segment for segment in segments if not segment.closed], labels))
     return Inventory(hours.start, hours.stop, [found[name] for name in sorted(found)])
 
 
@@ -87,16 +90,18 @@ def _add(found: dict[str, Known], catalogue: Catalogue, rows: Rows) -> None:
             known.labels[key] = list(dict.fromkeys([*known.labels.get(key, ()), *values]))[:MAX_VALUES]
 
 
-_closed: OrderedDict[tuple[Path, tuple[str, ...]], Rows] = OrderedDict()
+_remembered: OrderedDict[tuple[tuple[Path, ...], tuple[str, ...]], Rows] = OrderedDict()
 
 
-def _rows(reader: EventReader, segment: Segment, labels: tuple[str, ...]) -> Rows:
-    key = (segment.path, labels)
-    known = _closed.get(key)
+def _of_closed(reader: EventReader, hour: int, segments: Sequence[Segment], labels: tuple[str, ...]) -> Rows:
+    key = (tuple(segment.path for segment in segments), labels)
+    known = _remembered.get(key)
     if known is None:
-        known = reader.inventory([segment], Wanted(segment.hour, segment.hour + HOUR), labels, MAX_VALUES)
-        if segment.closed:
-            _closed[key] = known
-            while len(_closed) > _REMEMBERED:
-                _closed.popitem(last=False)
+        known = _remembered[key] = _rows(reader, hour, segments, labels)
+        while len(_remembered) > _REMEMBERED:
+            _remembered.popitem(last=False)
     return known
+
+
+def _rows(reader: EventReader, hour: int, segments: Sequence[Segment], labels: Sequence[str]) -> Rows:
+    return reader.inventory(segments, Wanted(hour, hour + HOUR), labels, MAX_VALUES)
