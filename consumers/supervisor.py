@@ -32,7 +32,7 @@ from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.consumers.lease import PACKAGE, Taken, release, take
 from vibezen.metrics.consumers.shard import Reader, Sink, run_shard
 from vibezen.metrics.consumers.takeover import highest_epoch
-from vibezen.metrics.errors import ConfigError, Fenced, StoreError
+from vibezen.metrics.errors import ConfigError, Fenced, ServerUnavailable, StoreError
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import SeriesTable
@@ -66,8 +66,11 @@ class ArchiveRole:
     def prepare(self, client: Redis) -> None:
         """One store, one folder: refuse to write events of one server into the folder of another."""
         store = self._layout.create()
-        client.set(self._keys.store, store.id, nx=True)
-        check_same_store(self._layout, client.get(self._keys.store))
+        known = client.get(self._keys.store)
+        if known is None:  # asked first: a full server takes no write, and must be drained all the same
+            client.set(self._keys.store, store.id, nx=True)
+            known = client.get(self._keys.store)
+        check_same_store(self._layout, known)
 
     def epoch_seen(self, shard: int) -> int:
         return highest_epoch(self._layout, shard)
@@ -163,7 +166,7 @@ class ConsumerProcess:
         client = connect(self.url)
         try:
             check_server(client, self.url)
-            self.role.prepare(client)
+            self._prepare(client)
             if self.once:
                 return self._run_once(client)
             self._run(client)
@@ -173,6 +176,14 @@ class ConsumerProcess:
             for worker in self._workers.values():
                 worker.join()
             client.close()
+
+    def _prepare(self, client: Redis) -> None:
+        try:
+            self.role.prepare(client)
+        except RedisError as error:
+            if not _passes(error):
+                raise
+            raise ServerUnavailable(f"{redacted(self.url)}: takes no writes now: {error}") from None
 
     def _run(self, client: Redis) -> None:
         delay = TICK
@@ -184,7 +195,9 @@ class ConsumerProcess:
                 if self._warned:
                     log.warning("%s: %s answers again", self.group, redacted(self.url))
                     self._warned = False
-            except UNREACHABLE as error:
+            except RedisError as error:
+                if not _passes(error):
+                    raise
                 delay = self._away(error, delay)
             self.stop.wait(delay)
         for worker in self._workers.values():
@@ -228,8 +241,8 @@ class ConsumerProcess:
     def _leave(self, client: Redis) -> None:
         try:
             self._members(client, leave=True)
-        except UNREACHABLE:
-            log.info("%s: the server is away; this process will be forgotten by itself", self.group)
+        except RedisError as error:
+            log.info("%s: cannot say goodbye (%s); this process will be forgotten by itself", self.group, error)
 
     def _gather_ended(self) -> None:
         """Forget workers that ended; what they could not expect ends the process."""
@@ -240,7 +253,7 @@ class ConsumerProcess:
             failure = worker.failure
             if isinstance(failure, Fenced):
                 log.warning("%s", failure)
-            elif isinstance(failure, UNREACHABLE) or (failure and is_refusal(failure)):
+            elif failure is not None and _passes(failure):
                 self._away(failure, TICK)
             elif isinstance(failure, ResponseError) and is_missing_group(failure):
                 log.warning("%s: shard %d: stream or group is gone; starting anew", self.group, shard)
@@ -256,6 +269,11 @@ class ConsumerProcess:
             log.warning("%s: %s does not answer (%s); trying again", self.group, redacted(self.url), error)
             self._warned = True
         return min(delay * 2, RETRY_MAX) * random.uniform(0.7, 1.0)
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether it is right to wait for the server and try again: it is away, or takes no writes for now."""
+    return isinstance(error, UNREACHABLE) or is_refusal(error)
 
 
 def run(group: str, settings: Settings, *, once: bool = False, stop: threading.Event | None = None) -> int:

@@ -251,7 +251,7 @@ class MetricsCollector(Instruments):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close_sync()
+        self._tell_lost(self.close_sync())
 
     async def __aenter__(self) -> Self:
         return self
@@ -259,7 +259,12 @@ class MetricsCollector(Instruments):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close()
+        self._tell_lost(await self.close())
+
+    def _tell_lost(self, left: int) -> None:
+        """Who leaves a block does not get the number that `close` returns."""
+        if left and self._sender is not None:
+            self._sender.tell_lost(left)
 
     # --- looking
 

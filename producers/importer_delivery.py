@@ -30,6 +30,7 @@ from vibezen.metrics.connection import (
 from vibezen.metrics.errors import ImportStopped, ServerUnavailable, ServerUnsuitable
 from vibezen.metrics.keys import GROUPS, Keys
 from vibezen.metrics.producers.append import Appended, Batch, append, last_number, raise_shards, shard_holding
+from vibezen.metrics.producers.idempotency import IMPORTS
 from vibezen.metrics.producers.importer_report import Balance
 from vibezen.metrics.producers.importer_source import Interrupted
 
@@ -65,7 +66,7 @@ class Destination(Protocol):
 
 def producer_of(key: str) -> str:
     """The producer's id of an import with this key."""
-    return "import-" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return IMPORTS + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class Delivery:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from typing import Any, Final, NamedTuple
 
+from vibezen.metrics.clock import iso
 from vibezen.metrics.errors import BadParameter, InvalidEvent
 from vibezen.metrics.event import (
     MAX_AHEAD,
@@ -48,6 +49,9 @@ class Outcome:
         self.ahead: Refused | None = None
 
 
+_NO_TEXT: Final = "surrogates not allowed"
+"""What an encoder says of bytes that were no text."""
+
 Convert = Callable[[Chunk, float], Outcome]
 """What rows read at a time (Unix seconds) come to."""
 
@@ -64,11 +68,12 @@ def _row_by_row(chunk: Chunk, now: float, lines_of: Callable[[Any, Outcome], tup
                 continue
             lines, ts = lines_of(row, outcome)
         except InvalidEvent as bad:
-            outcome.refused.append(Refused(chunk.lines[index], bad.field, bad.reason, chunk.raw(index)))
+            raw = chunk.raw(index)
+            outcome.refused.append(Refused(chunk.lines[index], bad.field, _reason(bad, raw), raw))
             outcome.rows += 1
             continue
         if lines and ts > now + MAX_AHEAD:
-            reason = f"{shown(ts)} is more than 1 h ahead of now"
+            reason = f"{iso(ts)} is more than 1 h ahead of now"
             outcome.ahead = Refused(chunk.lines[index], "ts", reason, chunk.raw(index))
             break
         outcome.rows += 1
@@ -78,6 +83,15 @@ def _row_by_row(chunk: Chunk, now: float, lines_of: Callable[[Any, Outcome], tup
     for start in range(0, len(kept), BATCH_EVENTS):
         outcome.batches += split(iter(kept[start : start + BATCH_EVENTS]))
     return outcome
+
+
+def _reason(bad: InvalidEvent, raw: str) -> str:
+    """What is wrong, in words for who looks at the file."""
+    reason = (
+        "bytes that are no text in this encoding; --encoding names another" if _NO_TEXT in bad.reason else bad.reason
+    )
+    lines = raw.rstrip("\r\n").count("\n") + 1
+    return f"{reason} ({lines} lines were read as this one row: is a quote left open?)" if lines > 1 else reason
 
 
 def is_blank(row: Sequence[Any]) -> bool:

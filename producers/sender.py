@@ -124,6 +124,9 @@ class Sender:
             self._thread.join(max(0.1, end - clock.monotonic()))
         return left
 
+    def tell_lost(self, events: int) -> None:
+        log.warning("%d events could not be sent to %s before closing, and are lost", events, self._address)
+
     # --- what follows runs on the sender's thread
 
     def _run(self) -> None:

@@ -158,7 +158,7 @@ def test_a_dry_run_describes_and_needs_no_server(run: Run, file: Path, free_port
         '  {"metric":"m","value":5.0,"ts":1700000001.0}',
     ]
     assert f"{file}: line 4: ts: 'later' is not an ISO 8601 time or Unix time" in done.stderr
-    assert "kept 30 days from today" in done.stderr
+    assert "retention counts from an event's arrival" in done.stderr
     assert "older than the windows are kept (26 h)" in done.stderr
 
 

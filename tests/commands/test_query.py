@@ -15,6 +15,7 @@ from tests.support.feeding import Feed, event
 from tests.support.pipeline import Pipeline
 from tests.support.processes import StartRole
 from tests.support.waiting import WaitUntil
+from vibezen.metrics.layout import Layout
 
 pytestmark = pytest.mark.server
 
@@ -97,6 +98,17 @@ def test_folder_that_is_no_store_is_one_line(run: Run, redis_url: str, tmp_path:
         done = run(*command, "--redis-url", redis_url, "--storage-dir", str(tmp_path / "nothing"))
         assert (done.returncode, done.stdout) == (1, "")
         assert "not a store yet" in done.stderr
+
+
+def test_folder_of_another_store_than_the_servers_is_refused(pipeline: Pipeline, run: Run, tmp_path: Path) -> None:
+    tokens(pipeline)
+    other = Layout(tmp_path / "other")
+    other.create()
+    for command in (("query", "tokens"), ("tail",)):
+        done = run(*command, "--redis-url", pipeline.url, "--storage-dir", str(other.root))
+        assert done.returncode == 1
+        assert "the server's events belong to store" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_text_from_events_cannot_steer_the_terminal_or_a_spreadsheet(pipeline: Pipeline, ask: Run) -> None:

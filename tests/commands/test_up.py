@@ -103,6 +103,25 @@ def test_running_up_is_found_by_programs_of_this_user_alone(start_up: StartUp, f
     assert not endpoint_file().exists()
 
 
+def test_another_up_of_this_user_takes_nothing_over(
+    start_up: StartUp,
+    start_role: StartRole,
+    store: Path,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+    free_tcp_port_factory: Callable[[], int],
+) -> None:
+    start_up()
+    first = running_endpoint()
+    ports = {f"VIBEZEN_METRICS__{part}__PORT": str(free_tcp_port_factory()) for part in ("DASHBOARD", "GATEWAY")}
+    other = start_role("up", "--storage-dir", str(tmp_path / "other"), **ports)
+    wait_until(lambda: "Ctrl-C ends everything" in other.said or not other.running())
+    assert f"go on sending to the `up` of {store}" in other.said
+    assert running_endpoint() == first
+    assert interrupt(other) == 0
+    assert running_endpoint() == first
+
+
 def test_what_was_appended_before_ctrl_c_is_read_before_the_end(
     start_up: StartUp, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

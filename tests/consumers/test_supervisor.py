@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from tests.support.feeding import Feed, event, lag, total, values_on_disk
+from tests.support.processes import StartRole
 from tests.support.servers import StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import config
@@ -181,3 +182,46 @@ def test_a_failing_disk_ends_the_process_before_anything_is_confirmed(
     assert list(Layout(settings.storage_dir).segments()) == []
     assert run("archive", settings, once=True) == 0
     assert values_on_disk(settings.storage_dir) == Counter([1.0])
+
+
+def test_full_server_is_drained_by_owners_that_start_on_it(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    settings = config.load(redis_url=server.url, storage_dir=tmp_path / "store", environ={})
+    with server.client() as client:
+        feed = Feed(client)
+        feed.append([event(1)])
+        for group in ("archive", "aggregate"):
+            run(group, settings, once=True)
+        feed.append([event(2)])
+        client.config_set("maxmemory", "1")
+        for group in ("archive", "aggregate"):
+            assert run(group, settings, once=True) == 0
+        assert values_on_disk(tmp_path / "store") == Counter([1.0, 2.0])
+        assert [lag(client, group) for group in ("archive", "aggregate")] == [0, 0]
+
+
+def test_server_that_takes_no_writes_for_a_while_is_waited_for(
+    start_server: StartServer, tmp_path: Path, start_role: StartRole, wait_until: WaitUntil
+) -> None:
+    server = start_server()
+    with server.client() as client:
+        feed = Feed(client)
+        feed.append([event(1)])
+        role = start_role("consume", "archive", "--redis-url", server.url, "--storage-dir", str(tmp_path / "store"))
+        wait_until(lambda: values_on_disk(tmp_path / "store") == Counter([1.0]))
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        wait_until(lambda: "trying again" in role.said)
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        feed.append([event(2)])
+        wait_until(lambda: values_on_disk(tmp_path / "store") == Counter([1.0, 2.0]))
+        assert role.stop() == 0
+    assert "Traceback" not in role.said
+
+
+def test_server_that_takes_no_writes_at_the_start_is_one_line(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    settings = config.load(redis_url=server.url, storage_dir=tmp_path / "store", environ={})
+    with server.client() as client:
+        client.config_set("maxmemory", "1")
+    with pytest.raises(ServerUnavailable, match="takes no writes now"):
+        run("archive", settings, once=True)

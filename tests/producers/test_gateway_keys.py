@@ -62,6 +62,12 @@ def test_malformed_key_names_the_form(values: list[str]) -> None:
     assert (caught.value.status, caught.value.detail.field) == (400, "Idempotency-Key")
 
 
+def test_names_of_imports_are_not_for_clients() -> None:
+    with pytest.raises(ApiError, match="belong to imports") as caught:
+        parse_key(["import-0123/1"])
+    assert (caught.value.status, caught.value.detail.code) == (400, "bad_key")
+
+
 def test_malformed_key_is_refused_with_nothing_appended(door: Door, arrived: Arrived) -> None:
     status, told = door.answer(lines(1), "no number")
     assert (status, told["error"]["code"], told["error"]["field"]) == (400, "bad_key", "Idempotency-Key")

@@ -111,6 +111,13 @@ def test_an_empty_value_gives_no_event_and_an_empty_label_is_absent(file: Path) 
     assert made[1:] == ([], 2, 2)
 
 
+def test_a_quote_left_open_and_foreign_bytes_are_told_in_words(file: Path) -> None:
+    file.write_bytes(b'ts,n,s,model\n1700000000,1,1,"a\n1700000000,2,1,b\n1700000000,3,1,"c\n1700000000,4,1,\xfc\n')
+    reasons = [reason for _, _, reason in why(read(file, TOKENS))]
+    assert "3 lines were read as this one row: is a quote left open?" in reasons[0]
+    assert reasons[1] == "bytes that are no text in this encoding; --encoding names another"
+
+
 def test_a_row_is_rejected_whole_with_field_and_reason(file: Path) -> None:
     file.write_text("ts,n,s,model\n1700000000,1,nan,a\n1700000000,x,1,a\n,1,1,a\n1700000000,1\n1999-12-31,1,1,a\n")
     made = read(file, TOKENS)

@@ -103,6 +103,11 @@ def newest(client: Redis, keys: Keys, shards: int) -> dict[int, EntryId]:
     return positions
 
 
+def has_events(client: Redis, keys: Keys, shards: int) -> bool:
+    """Whether anything was ever appended. Streams are there as soon as somebody reads them."""
+    return any(position != "0-0" for position in newest(client, keys, shards).values())
+
+
 def matches(event: Event, metric: str | None, where: Sequence[Condition]) -> bool:
     """Whether it is what is looked for; the same as a search in files would say."""
     return (metric is None or event.metric == metric) and all(

@@ -22,7 +22,15 @@ from redis.exceptions import RedisError, ResponseError
 
 from vibezen.metrics.clock import monotonic
 from vibezen.metrics.config import DEMO_VARIABLE, ENVIRONMENT_PREFIX, Settings
-from vibezen.metrics.connection import UNREACHABLE, Endpoint, check_server, connect, endpoint_file, is_missing_group
+from vibezen.metrics.connection import (
+    UNREACHABLE,
+    Endpoint,
+    check_server,
+    connect,
+    endpoint_file,
+    is_missing_group,
+    running_endpoint,
+)
 from vibezen.metrics.embedded import EmbeddedServer, private_folder
 from vibezen.metrics.errors import AddressInUse, StoreError, StoreInUse
 from vibezen.metrics.keys import GROUPS, Keys
@@ -80,7 +88,7 @@ def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = Non
                 check_server(client, url)
                 check_same_store(layout, client.get(Keys(settings.redis.prefix).store))
                 _start_roles(tree, settings, url, simulate)
-                with nullcontext() if demo else _endpoint(settings, url):
+                with nullcontext() if demo else _endpoint(settings, url, tree.say):
                     _watch(tree, asked, settings, lambda: screen.banner(settings, url, token, demo=demo))
                     tree.stop(*APPENDING, seconds=STOP_SECONDS)
                     _drain(tree, client, settings, asked)
@@ -197,8 +205,13 @@ def _start_roles(tree: Tree, settings: Settings, url: str, simulate: Sequence[st
 
 
 @contextmanager
-def _endpoint(settings: Settings, url: str) -> Iterator[None]:
-    """Let other programs of this user find us."""
+def _endpoint(settings: Settings, url: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Let other programs of this user find us, unless they find another `up` already: they must not change over to
+    another store because somebody tries something beside it."""
+    if (other := running_endpoint()) is not None:
+        say(f"programs without a redis.url go on sending to the `up` of {other.storage_dir}; to send here, set {url}")
+        yield
+        return
     page = page_url(settings.dashboard.host, settings.dashboard.port)
     mine = msgspec.json.encode(Endpoint(url, os.getpid(), str(settings.storage_dir), page))
     file = endpoint_file()

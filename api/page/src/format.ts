@@ -108,8 +108,8 @@ export function duration(seconds: number): string {
 }
 
 /** From one time to another, the day said once: `Nov 23 14:02 – 14:20`. */
-export function period(from: number, to: number): string {
-  const [start, end] = [dateAndTime(from), dateAndTime(to)];
+export function period(from: number, to: number, now = new Date()): string {
+  const [start, end] = [dateAndTime(from, now), dateAndTime(to, now)];
   const sameDay = start.slice(0, -5) === end.slice(0, -5);
   return `${start} – ${sameDay ? end.slice(-5) : end}`;
 }
@@ -122,9 +122,10 @@ export function timeOfDay(unix: number): string {
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
-/** Local date and time of day, to the minute: `Nov 23 14:02`. */
-export function dateAndTime(unix: number): string {
+/** Local date and time of day, to the minute: `Nov 23 14:02`; with its year unless that is the present one. */
+export function dateAndTime(unix: number, now = new Date()): string {
   const date = new Date(unix * 1000);
-  const day = date.toLocaleDateString("en", { day: "numeric", month: "short" });
+  const year = date.getFullYear() === now.getFullYear() ? undefined : "numeric";
+  const day = date.toLocaleDateString("en", { day: "numeric", month: "short", year });
   return `${day} ${two(date.getHours())}:${two(date.getMinutes())}`;
 }

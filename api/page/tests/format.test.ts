@@ -91,6 +91,12 @@ test.each([
 
 test("a period within a day names the day once", () => {
   const noon = new Date(2026, 10, 23, 12, 0).getTime() / 1000;
-  expect(period(noon, noon + 300)).toBe("Nov 23 12:00 – 12:05");
-  expect(period(noon, noon + 86_400)).toBe("Nov 23 12:00 – Nov 24 12:00");
+  const now = new Date(2026, 11, 1);
+  expect(period(noon, noon + 300, now)).toBe("Nov 23 12:00 – 12:05");
+  expect(period(noon, noon + 86_400, now)).toBe("Nov 23 12:00 – Nov 24 12:00");
+});
+
+test("a period of another year says which", () => {
+  const noon = new Date(2023, 10, 16, 12, 0).getTime() / 1000;
+  expect(period(noon, noon + 300, new Date(2026, 11, 1))).toBe("Nov 16, 2023 12:00 – 12:05");
 });

@@ -102,7 +102,7 @@ class Screen:
         if balance.first < now - settings.retention_days * DAY:
             self.say(
                 f"{balance.file}: reaches back more than retention_days = {settings.retention_days}: retention counts "
-                f"from an event's arrival, so that these are kept {settings.retention_days} days from today"
+                "from an event's arrival, not from its own time"
             )
         kept = max(width.keep_seconds for width in settings.aggregation.widths)
         if balance.first < now - kept:

@@ -9,6 +9,7 @@ from vibezen.metrics.commands.options import Config, RedisUrl, StorageDir, load_
 if TYPE_CHECKING:
     from vibezen.metrics.config import Settings
     from vibezen.metrics.history import History
+    from vibezen.metrics.layout import Layout
     from vibezen.metrics.question import Parameters
 
 Since = Annotated[str, typer.Option("--from", metavar="TIME", help="now-1h, ISO 8601 (UTC) or Unix seconds.")]
@@ -60,8 +61,27 @@ def query(
         table.print_table(columns, rows, table.about(answer))
 
 
+def see_the_store(layout: "Layout") -> None:
+    """Raises StoreError, which says what is wrong with the folder and where the events may be."""
+    from vibezen.metrics.connection import running_endpoint
+    from vibezen.metrics.errors import StoreError
+
+    try:
+        layout.read()
+    except StoreError as error:
+        running = running_endpoint()
+        if running is None or layout.store_file.exists():
+            raise
+        raise StoreError(
+            f"{error}; the running `up` keeps its events in {running.storage_dir} (--storage-dir)"
+        ) from None
+
+
 def _ask(settings: "Settings", parameters: "Parameters") -> "History":
+    from contextlib import suppress
+
     import anyio
+    from redis.exceptions import RedisError
 
     from vibezen.metrics import connection
     from vibezen.metrics.clock import wall
@@ -71,15 +91,18 @@ def _ask(settings: "Settings", parameters: "Parameters") -> "History":
     from vibezen.metrics.keys import Keys
     from vibezen.metrics.layout import Layout
     from vibezen.metrics.question import parse_question
+    from vibezen.metrics.storage import check_same_store
 
     layout = Layout(settings.storage_dir)
-    layout.read()  # says in one line what is wrong with the folder
+    see_the_store(layout)
     now = wall()
     question = parse_question(parameters, settings, now)
 
     async def ask() -> "History":
         async with connection.connect_async(connection.redis_url(settings)) as client:
             reader, keys = EventReader(layout), Keys(settings.redis.prefix)
+            with suppress(RedisError):  # it is away: files answer alone
+                check_same_store(layout, await client.get(keys.store))
             return await history(Gatherer(reader, client, keys, settings), question, now)
 
     return anyio.run(ask)

@@ -41,13 +41,14 @@ def simulate(
     check_incidents(incident or ())
     log_to_stderr()
     from vibezen.metrics import connection
+    from vibezen.metrics.following import has_events
     from vibezen.metrics.producers.simulator import run
 
     url = connection.redis_url(settings)
     with closing(connection.connect(url)) as client:
         connection.check_server(client, url)
         # A past recorded twice would be a past that never was.
-        past = 0.0 if client.exists(Keys(settings.redis.prefix).shards) else history
+        past = 0.0 if has_events(client, Keys(settings.redis.prefix), settings.streams.shards) else history
     print(f"{run(settings, rate, seed, duration, incident or (), stop, past)} events recorded")
 
 

@@ -7,7 +7,7 @@ import typer
 
 from vibezen.metrics.commands.options import Config, RedisUrl, StorageDir, load_settings, need
 from vibezen.metrics.commands.process import stop_event
-from vibezen.metrics.commands.query import Where
+from vibezen.metrics.commands.query import Where, see_the_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,12 +44,13 @@ def tail(
     from vibezen.metrics.layout import Layout
     from vibezen.metrics.question import MAX_TS, parse_metric, parse_where
     from vibezen.metrics.search import Search, look
+    from vibezen.metrics.storage import check_same_store
 
     chosen, conditions = parse_metric(metric) if metric else None, parse_where(where or [])
     printer = LinePrinter(as_json=as_json, rate=rate)
     layout = Layout(settings.storage_dir)
     if not follow:
-        layout.read()  # says in one line what is wrong with the folder
+        see_the_store(layout)
     reader = EventReader(layout)
     # One look at the files tells both the past and where it ends in the streams: nothing is shown twice or left out.
     found, snapshot = look(reader, Search(Wanted(0.0, MAX_TS, chosen, conditions), lines))
@@ -60,6 +61,8 @@ def tail(
     with closing(connection.connect(url)) as client:
         connection.check_server(client, url)
         keys = Keys(settings.redis.prefix)
+        if layout.store_file.exists():
+            check_same_store(layout, client.get(keys.store))
         following = Following(client, keys, _positions(client, keys, settings, snapshot.positions))
         while not stop.is_set():
             following.wait()

@@ -135,5 +135,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _is_no_cut_stream(record: logging.LogRecord) -> bool:
-    """Uvicorn takes a stream that we cut, because its client does not read, for a mistake."""
-    return record.msg != "ASGI callable returned without completing response."
+    """Uvicorn takes a stream that we cut, because its client does not read, for a mistake; and a handshake refused."""
+    return record.msg not in (
+        "ASGI callable returned without completing response.",
+        "ASGI callable returned without completing handshake.",
+    )
