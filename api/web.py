@@ -65,7 +65,9 @@ class MetricsDashboard:
         self.watching = Watching(lambda: connect(self._url), self._keys, self.settings.streams.shards)
         self._histories = asyncio.Semaphore(HISTORIES)
         self.reader = EventReader(storage.layout)
-        self._gatherer = Gatherer(self.reader, self._commands, self._keys, self.settings, clock)
+        self._gatherer = Gatherer(
+            self.reader, self._commands, self._keys, self.settings, clock, lambda: self.hub.trouble is not None
+        )
         self._following: asyncio.Task[None] | None = None
         finest = self.settings.aggregation.widths[0].seconds
         self.hub = Hub(

@@ -4,10 +4,22 @@
 -- ARGV  1 fence  2 owner  3 lease time in ms  4 group  5 position  6 entries read ('' = unknown)
 --       7 number of book fields, then that many field, value;
 --       then for each window key: expiry in Unix seconds, number of fields, that many series key or metric, blob
--- Reply 1, or 0 when another owner has raised the fence (then nothing was written).
+-- Reply 1, or 0 when another owner has raised the fence, or the group is not where this owner left it (then nothing was
+--       written): the owner has to attach anew, which notes since when windows are complete.
 -- Atomic, because a blob holds exactly the entries up to the position. All values are absolute: twice is once.
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then
   return 0
+end
+-- A stream that was made anew while the owner slept lacks what it never saw, and its group begins elsewhere.
+local known = redis.call('HGET', KEYS[4], ARGV[4] .. '.position')
+for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for i = 1, #row, 2 do
+    group[row[i]] = row[i + 1]
+  end
+  if group['name'] == ARGV[4] and group['last-delivered-id'] ~= known then
+    return 0
+  end
 end
 local CHUNK = 2000 -- arguments of one HSET: unpack of many thousands exceeds Lua's stack
 local at = 8 + 2 * tonumber(ARGV[7])

@@ -50,7 +50,9 @@ end
 -- that the caller does, or a group is not where the books say.
 if ARGV[3] ~= '' then
   local known = redis.call('HGET', KEYS[3], ARGV[2] .. '.position')
-  lost = lost or (position ~= '0-0' and known ~= position and known ~= ARGV[5])
+  -- After a crash the books are one commit behind, and what it took is still there: nothing is trimmed beyond the books.
+  local crashed = known == ARGV[5] and #redis.call('XRANGE', KEYS[1], position, position) > 0
+  lost = lost or (position ~= '0-0' and known ~= position and not crashed)
 else
   lost = lost or before(found['last-delivered-id'], position)
 end
@@ -61,7 +63,11 @@ elseif ARGV[4] == '1' then
   redis.call('SET', KEYS[4], stream['entries-added'] == stream['length'] and '0' or now, 'NX')
 end
 local at = found['last-delivered-id']
-if ARGV[3] == '' and before(at, position) then
-  at = position
+if ARGV[3] == '' then
+  if before(at, position) then
+    at = position
+    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[2], at)
+  end
+  redis.call('HSET', KEYS[3], ARGV[2] .. '.position', at)
 end
 return {stream['entries-added'] or -1, stream['length'], found['entries-read'] or -1, at, redis.call('HGETALL', KEYS[3])}

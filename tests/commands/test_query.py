@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,28 @@ def test_files_answer_without_a_server(pipeline: Pipeline, run: Run, free_port: 
     assert json.loads(done.stdout)["ts"] == OLD + 3
 
 
+def test_range_to_the_end_of_the_calendar_is_answered(pipeline: Pipeline, ask: Run) -> None:
+    tokens(pipeline)
+    done = ask("query", "tokens", "--from", "2000-01-01", "--to", "9999-12-31T23:59:59", "--agg", "sum")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "12" in done.stdout
+
+
+def test_output_that_nobody_takes_is_one_line(pipeline: Pipeline) -> None:
+    tokens(pipeline)
+    command = [sys.executable, "-m", "vibezen.metrics", "query", "tokens", "--from", "2023-11-16", "--to", "2023-11-17"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*command, "--storage-dir", str(pipeline.layout.root), "--redis-url", pipeline.url],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "No space left" in done.stderr
+
+
 def test_nothing_recorded_is_said(pipeline: Pipeline, ask: Run) -> None:
     done = ask("query", "cost", *AT)
     assert done.returncode == 0
@@ -86,6 +109,7 @@ def test_mistakes_are_one_line_and_exit_code_2(pipeline: Pipeline, ask: Run) -> 
         (("query", "cost", "--agg", "median"), "agg"),
         (("query", "cost", "--where", "x"), "where"),
         (("tail", "--where", "x"), "where"),
+        (("query", "cost", "--where", "provider=\udcff"), "where"),
     ):
         done = ask(*arguments)
         assert (done.returncode, done.stdout) == (2, ""), arguments

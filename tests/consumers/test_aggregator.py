@@ -302,3 +302,23 @@ def test_widths_are_configuration(client: redis.Redis, new_aggregator: NewAggreg
     drain(new_aggregator(Aggregation(widths=widths)))
     assert [total(client, width).count for width in (1, 5, 60)] == [2, 2, 2]
     assert len(list(windows(client, 1))) == 2
+
+
+def test_an_owner_whose_group_was_made_anew_has_to_attach_again(
+    client: redis.Redis, new_aggregator: NewAggregator, drain: Drain, now: float
+) -> None:
+    """A stream deleted while its owner slept: what stood in between, the owner never saw."""
+    feed = Feed(client)
+    feed.append([event(1, now)])
+    aggregator = new_aggregator()
+    drain(aggregator)
+    assert client.get(KEYS.floor(0)) == b"0"
+    client.delete(KEYS.events(0))
+    for group in ("archive", "aggregate"):
+        client.xgroup_create(KEYS.events(0), group, "0", mkstream=True)
+    feed.append([event(2, now)])
+    with pytest.raises(Fenced):
+        drain(aggregator)
+    drain(new_aggregator())
+    assert total(client).sum == 3
+    assert float(client.get(KEYS.floor(0)) or 0) > 0

@@ -34,6 +34,7 @@ class Pipeline:
         self.layout.create()
         self.reader = EventReader(self.layout)
         self.now: float | None = None
+        self.away = False
         self._feeds: dict[str, Feed] = {}
 
     def feed(self, events: Sequence[Event], producer: str = "p1") -> None:
@@ -77,7 +78,7 @@ class Pipeline:
             client = connect_async(self.url) if server else None
             try:
                 keys = Keys(self.settings.redis.prefix)
-                return await question(Gatherer(self.reader, client, keys, self.settings, self._time))
+                return await question(Gatherer(self.reader, client, keys, self.settings, self._time, lambda: self.away))
             finally:
                 if client is not None:
                     await client.aclose()

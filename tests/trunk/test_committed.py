@@ -119,6 +119,16 @@ def test_log_that_comes_and_goes_is_looked_for_again(layout: Layout, monkeypatch
         CommittedFiles(layout).snapshot()
 
 
+def test_what_is_no_log_is_an_error_in_one_line(layout: Layout) -> None:
+    layout.log(0, 9).mkdir()
+    with pytest.raises(StoreError, match="its commit logs"):
+        CommittedFiles(layout).snapshot()
+    layout.log(0, 9).rmdir()
+    log(layout, 9, Record("1-0", [Extent("elsewhere/0-1-1.jsonl", 10, 1, HOUR, HOUR, 0)]))
+    with pytest.raises(StoreError, match="lies in no partition"):
+        CommittedFiles(layout).snapshot()
+
+
 def test_hours_are_those_a_range_touches() -> None:
     assert list(hours_of(HOUR + 1, HOUR + 3600)) == [HOUR]
     assert list(hours_of(HOUR, HOUR + 3600.5)) == [HOUR, HOUR + 3600]

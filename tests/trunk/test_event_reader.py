@@ -1,5 +1,6 @@
 """DuckDB over committed lines: no torn, uncommitted or foreign line counts, and none that was committed is missed."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support.feeding import event
+from vibezen.metrics import event_reader
 from vibezen.metrics.committed import Segment
+from vibezen.metrics.errors import StoreError
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.event_reader import Condition, EventReader, FilesChanged, Wanted
 from vibezen.metrics.layout import Layout, hidden
@@ -75,6 +78,22 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path: Path, reader: EventRea
     assert count(reader, found, segment(tmp_path / "good", some(4))) == 9
     assert reader.damaged == 2
     assert "2 lines in 2 segments are no events" in caplog.text
+
+
+def test_line_without_a_value_is_no_event(tmp_path: Path, reader: EventReader) -> None:
+    found = segment(tmp_path / "s", some(3))
+    found.path.write_bytes(found.path.read_bytes().replace(b"value", b"vblue", 1))
+    assert count(reader, found) == 2
+    assert len(reader.lines([found], ALL, 5)) == 2
+
+
+def test_full_disk_is_an_error_of_the_store(tmp_path: Path, reader: EventReader, monkeypatch: Any) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(event_reader, "_copy_beginning", full)
+    with pytest.raises(StoreError, match="No space left"):
+        count(reader, *(segment(tmp_path / f"{n}", some(1), closed=False) for n in range(20)))
 
 
 def test_file_that_is_gone_asks_for_a_new_snapshot(tmp_path: Path, reader: EventReader) -> None:

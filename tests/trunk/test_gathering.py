@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from tests.support.pipeline import Pipeline, sources_of, values_of
 from vibezen.metrics import gathering
 from vibezen.metrics.clock import HOUR, wall
 from vibezen.metrics.config import Aggregation, Streams, Width
-from vibezen.metrics.errors import BadParameter
+from vibezen.metrics.consumers.archiver import Archiver
+from vibezen.metrics.errors import BadParameter, StoreError
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import FilesChanged
 from vibezen.metrics.histogram import MAX_RELATIVE_ERROR
@@ -156,6 +158,114 @@ def test_group_made_anew_raises_the_floor(pipeline: Pipeline, now: float) -> Non
     pipeline.take_in([event(2, now - 50)], "p2")
     answer = pipeline.history(since=now - 600, agg="sum")
     assert (sources_of(answer), sum_of(answer)) == (["events"], 3)
+
+
+Copy = dict[bytes, tuple[Any, int]]
+
+
+def copy_of(client: redis.Redis) -> Copy:
+    return {key: (client.dump(key), max(client.pttl(key), 0)) for key in client.scan_iter()}
+
+
+def restore(client: redis.Redis, copy: Copy) -> None:
+    """As a server comes back that was restored from a copy, or failed over to a replica that lags."""
+    client.flushall()
+    for key, (value, ttl) in copy.items():
+        client.restore(key, ttl, value)
+
+
+@pytest.mark.parametrize("commits", [1, 2])
+@pytest.mark.parametrize("hidden", [False, True], ids=["seen", "hidden by new entries"])
+def test_server_restored_from_an_older_copy_is_not_trusted_for_the_time_before(
+    pipeline: Pipeline, now: float, commits: int, hidden: bool
+) -> None:
+    pipeline.take_in([event(1, now - 100)])
+    copy = copy_of(pipeline.client)
+    for number in range(commits):
+        pipeline.take_in([event(10 * (number + 1), now - 90)])
+    restore(pipeline.client, copy)
+    if hidden:
+        pipeline.feed([event(1000, now - 80)], "p2")
+    pipeline.archive()
+    pipeline.aggregate()
+    answer = pipeline.history(since=now - 600, agg="sum")
+    assert (sources_of(answer), sum_of(answer)) == (["events"], 1 + 10 * commits * (commits + 1) / 2 + 1000 * hidden)
+
+
+def test_crash_between_log_and_script_leaves_windows_trusted(
+    pipeline: Pipeline, now: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.take_in([event(1, now - 100)])
+    pipeline.feed([event(2, now - 90)])
+    confirm, calls = Archiver._confirm, []
+
+    def crash(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:  # the first one is that of the take-over
+            raise KeyboardInterrupt
+        confirm(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Archiver, "_confirm", crash)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.archive()
+    pipeline.archive()
+    pipeline.aggregate()
+    answer = pipeline.history(since=now - 600, agg="sum")
+    assert (sources_of(answer), sum_of(answer)) == (["windows"], 3)
+
+
+def test_windows_of_another_store_do_not_answer(pipeline: Pipeline, now: float) -> None:
+    pipeline.take_in([event(1, now - 100)])
+    pipeline.client.set(KEYS.store, "another")
+    answer = pipeline.history(since=now - 600, agg="sum")
+    assert (sources_of(answer), sum_of(answer)) == (["events"], 1)
+
+
+@pytest.mark.parametrize("spoilt", ["series", "blob", "floor", "shaped", "position", "shards"])
+def test_foreign_data_on_the_server_is_no_error(pipeline: Pipeline, now: float, spoilt: str) -> None:
+    pipeline.take_in([event(1, now - 100, "concurrency", producer="p")])
+    for name in list(window_keys(pipeline)):
+        if spoilt == "series":
+            pipeline.client.hset(name, b'\xff,"metric":"concurrency"}', b"x")
+        elif spoilt == "blob":
+            (series,) = pipeline.client.hkeys(name)
+            pipeline.client.hset(name, series, b"\x01\xc1")
+    if spoilt in ("shaped", "position"):
+        pipeline.client.hset(KEYS.books(0), f"aggregate.{spoilt}", "x")
+    elif spoilt in ("floor", "shards"):
+        pipeline.client.set({"floor": KEYS.floor(0), "shards": KEYS.shards}[spoilt], "x")
+    assert sum_of(pipeline.history("concurrency", since=now - 600, agg="last", exact="false", step=600)) == 1
+
+
+@pytest.mark.usefixtures("windows_are_cheaper")
+def test_a_gauges_newest_values_beyond_the_bound_are_told_by_events(pipeline: Pipeline, now: float) -> None:
+    pipeline.settings = replace(pipeline.settings, aggregation=Aggregation(max_series=3))
+    pipeline.take_in([event(1, now - 60, "concurrency", producer=f"p{n}") for n in range(10)])
+    answer = pipeline.history("concurrency", since=now - 3600, step="2h", agg="last")
+    assert sum_of(answer) == 10
+
+
+def test_nobody_waits_for_a_server_that_is_known_to_be_away(pipeline: Pipeline, now: float) -> None:
+    pipeline.take_in([event(1, now - 100)])
+    pipeline.away = True
+    answer = pipeline.history(since=now - 600, agg="sum")
+    assert (sources_of(answer), sum_of(answer)) == (["events"], 1)
+
+
+def test_segment_that_is_gone_is_named(pipeline: Pipeline) -> None:
+    pipeline.take_in([event(1, OLD)])
+    (segment,) = pipeline.layout.segments()
+    segment.unlink()
+    with pytest.raises(StoreError, match=segment.name):
+        pipeline.history(since=OLD, until=OLD + 60)
+
+
+def test_folder_that_is_gone_is_an_error_not_an_empty_answer(pipeline: Pipeline) -> None:
+    pipeline.take_in([event(1, OLD)])
+    shutil.rmtree(pipeline.layout.root)
+    with pytest.raises(StoreError, match="not a store"):
+        pipeline.history(since=OLD, until=OLD + 60)
 
 
 @pytest.mark.parametrize(

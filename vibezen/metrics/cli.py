@@ -4,6 +4,8 @@ Each command stands in `vibezen.metrics.commands` and imports what it runs only 
 purpose ends in one line on standard error: exit code 1 for a failure, 2 for wrong usage or configuration.
 """
 
+import errno
+import os
 import sys
 
 import typer
@@ -39,6 +41,10 @@ app.command()(doctor)
 app.command()(version)
 
 
+_OUTPUT_GONE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What writing to standard output ends with when nobody takes it."""
+
+
 def main() -> None:
     run(app)
 
@@ -47,7 +53,16 @@ def run(app: typer.Typer) -> None:
     """Run a command line and end the process."""
     tether()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except MetricsError as error:
         print(f"vibezen-metrics: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _OUTPUT_GONE:
+            raise
+        if error.errno != errno.EPIPE:  # whoever reads has seen enough
+            print(f"vibezen-metrics: {error}", file=sys.stderr)
+        os._exit(1)  # at its usual end the interpreter would try to write the rest once more

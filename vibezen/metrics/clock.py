@@ -13,12 +13,18 @@ Clock = Callable[[], float]
 wall: Clock = time.time
 monotonic: Clock = time.monotonic
 
+MIN_ISO = -62_135_596_800
+"""The first second of the year 1."""
+MAX_ISO = 253_402_300_800
+"""The first second of the year 10000."""
 HOUR = 3600
 """Seconds in a partition."""
 
 
 def iso(ts: float) -> str:
-    """`ts` in Unix seconds as ISO 8601 in UTC, to the millisecond."""
+    """`ts` in Unix seconds as ISO 8601 in UTC, to the millisecond; what no calendar has, as the number."""
+    if not MIN_ISO <= ts < MAX_ISO:
+        return f"{ts:.3f}"
     return datetime.fromtimestamp(ts, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

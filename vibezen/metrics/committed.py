@@ -7,7 +7,6 @@ with the same committed lines, so it stays true while it is read; a file that is
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -71,9 +70,10 @@ class _Log:
     def read(self, path: Path) -> None:
         """Take in what was appended; all of it when a successor has put another file there."""
         with path.open("rb") as file:
-            inode = os.fstat(file.fileno()).st_ino
-            if inode != self._inode:
-                self._inode, self.state = inode, LogState.empty()
+            found = os.fstat(file.fileno())
+            # A number may be given again to the file that replaces it; that one is shorter, being one record.
+            if found.st_ino != self._inode or found.st_size < self.state.length:
+                self._inode, self.state = found.st_ino, LogState.empty()
             file.seek(self.state.length)
             self.state = fold_on(self.state, file.read())
 
@@ -90,8 +90,12 @@ class CommittedFiles:
         """What is committed now. Raises StoreError when the logs cannot be read."""
         with self._lock:
             for _ in range(ATTEMPTS):
-                with suppress(FileNotFoundError):
+                try:
                     return self._take()
+                except FileNotFoundError:
+                    continue
+                except (OSError, ValueError) as error:
+                    raise StoreError(f"storage folder {self._layout.root}: its commit logs: {error}") from None
         raise StoreError(f"storage folder {self._layout.root}: commit logs come and go while they are read")
 
     def _take(self) -> Snapshot:

@@ -28,7 +28,7 @@ SHAPE_VERSION: Final = 1
 
 def shape_of(policy: Aggregation) -> str:
     """What decides which windows and series an aggregator makes, in one comparable line."""
-    told = [SHAPE_VERSION, policy.labels, [width.seconds for width in policy.widths]]
+    told = [SHAPE_VERSION, policy.labels, [[width.seconds, width.keep_seconds] for width in policy.widths]]
     return msgspec.json.encode(told).decode()
 
 
@@ -40,12 +40,12 @@ class Standing(NamedTuple):
     shape: str
     shaped: float
     position: EntryId
-    archived: bool
-    """Whether an archiver has compared its files with this server: before, they may know more than it does."""
+    archived: EntryId | None
+    """How far the archiver is, as it told this server; None before it has compared its files with it."""
 
 
 async def standings(client: Redis, keys: Keys, configured_shards: int) -> list[Standing]:
-    """Every shard ever used."""
+    """Every shard ever used. Raises ValueError for what no aggregator wrote."""
     shards = await shard_count(client, keys, configured_shards)
     pipe = client.pipeline(transaction=False)
     for shard in range(shards):
@@ -56,15 +56,18 @@ async def standings(client: Redis, keys: Keys, configured_shards: int) -> list[S
 
 
 def _standing(floor: bytes | None, books: Mapping[bytes, bytes]) -> Standing:
-    def told(what: str, otherwise: str) -> str:
-        return books.get(f"{AGGREGATE}.{what}".encode(), otherwise.encode()).decode()
+    def told(what: str, otherwise: str, group: str = AGGREGATE) -> str:
+        return books.get(f"{group}.{what}".encode(), otherwise.encode()).decode()
 
+    position, archived = told("position", "0-0"), told("position", "0-0", ARCHIVE)
+    for entry_id in (position, archived):
+        id_order(entry_id)  # raises for what is none
     return Standing(
         floor=None if floor is None else float(floor),
         shape=told("shape", ""),
         shaped=float(told("shaped", "inf")),
-        position=told("position", "0-0"),
-        archived=f"{ARCHIVE}.epoch".encode() in books,
+        position=position,
+        archived=archived if f"{ARCHIVE}.epoch".encode() in books else None,
     )
 
 
@@ -78,15 +81,17 @@ class Coverage:
         # Windows expire by the server's clock, which may be ahead of ours; its newest entries tell.
         self._now = max([now, *(id_time(shard.position) for shard in shards)])
         shape = shape_of(policy)
-        self._is_whole = bool(shards) and all(
-            shard.archived
+        # A server that knows fewer shards than the files is an older copy.
+        self._is_whole = max(archived, default=-1) < len(shards) and all(
+            shard.archived is not None
             and shard.floor is not None
             and shard.shape == shape
-            and _caught_up(shard.position, archived.get(number, "0-0"))
+            and self._caught_up(shard.archived, archived.get(number, "0-0"))
+            and self._caught_up(shard.position, archived.get(number, "0-0"))
             for number, shard in enumerate(shards)
         )
         self.files_are_current = all(
-            _caught_up(archived.get(number, "0-0"), shard.position) for number, shard in enumerate(shards)
+            self._caught_up(archived.get(number, "0-0"), shard.position) for number, shard in enumerate(shards)
         )
         """Whether files are not behind the windows."""
         # An event may be an hour ahead of its entry: what was lost or otherwise shaped before may have lain so far on.
@@ -106,7 +111,9 @@ class Coverage:
         ]
         return max(fitting, key=lambda width: width.seconds, default=None)
 
-
-def _caught_up(one: EntryId, other: EntryId) -> bool:
-    """Whether the reader that is at `one` is not behind that at `other`, but for a little."""
-    return id_order(one) >= id_order(other) or id_time(other) - id_time(one) <= CAUGHT_UP
+    def _caught_up(self, one: EntryId, other: EntryId) -> bool:
+        """Whether the reader that is at `one` is not behind that at `other`, but for a little and only for a while."""
+        if id_order(one) >= id_order(other):
+            return True
+        arrived = id_time(other)
+        return arrived - id_time(one) <= CAUGHT_UP and self._now - arrived <= 2 * CAUGHT_UP

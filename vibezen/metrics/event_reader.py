@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -43,6 +43,11 @@ class FilesChanged(StoreError):
     """A file of the snapshot is gone, or became another: take a new snapshot and begin again."""
 
 
+def unreadable(error: FilesChanged | None) -> StoreError:
+    """What to raise when looking again and again did not help."""
+    return StoreError(f"a file that the commit logs name cannot be read: {error}")
+
+
 class StepRow(NamedTuple):
     """The events of one metric, step and group. `window` has no histogram. `lines`: how many lines they stand on.
 
@@ -75,21 +80,31 @@ class EventReader:
     """
 
     def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._files = CommittedFiles(layout)
         self._lock = threading.Lock()
         self._connection: DuckDBPyConnection | None = None
         self.damaged = 0
         """Lines of committed segments that turned out to be no events, in the last reading that met any."""
 
+    def store_id(self) -> str:
+        """Whose store this is. Raises StoreError."""
+        return self._layout.read().id
+
     def snapshot(self) -> Snapshot:
+        """What is committed now. Raises StoreError when that cannot be told."""
+        self._layout.read()  # a folder that is no store any more holds not nothing, but what nobody knows
         return self._files.snapshot()
 
     def ask(self, question: Callable[[Snapshot], T]) -> T:
         """The answer to a question about one snapshot, whose files may change under it. Raises StoreError."""
+        changed: FilesChanged | None = None
         for _ in range(ATTEMPTS):
-            with suppress(FilesChanged):
+            try:
                 return question(self.snapshot())
-        raise StoreError("the files of this store change too fast to be read; ask again")
+            except FilesChanged as error:
+                changed = error
+        raise unreadable(changed)
 
     def steps(
         self,
@@ -163,7 +178,9 @@ class EventReader:
         except duckdb.OutOfMemoryException:
             raise BadParameter("from", "needs more memory than is allowed: ask for less time or fewer groups") from None
         except (duckdb.IOException, FileNotFoundError) as error:
-            raise FilesChanged(f"segments changed while they were read: {error}") from None
+            raise FilesChanged(str(error).partition("\n")[0]) from None
+        except OSError as error:
+            raise StoreError(f"segments cannot be read: {error}") from None
 
     def _run(self, sql: Sql) -> list[tuple[Any, ...]]:
         with self._cursor() as cursor:
@@ -191,11 +208,18 @@ def reading(segments: Sequence[Segment]) -> Iterator[Reading]:
     if not copied:
         yield Reading(whole, begun)
         return
-    with NamedTemporaryFile(prefix="vibezen-metrics-", suffix=".jsonl") as copy:
+    with _scratch_file() as copy:
         for segment in copied:
             _copy_beginning(segment, copy.file)
         copy.flush()
         yield Reading([*whole, Path(copy.name)], begun)
+
+
+def _scratch_file() -> Any:
+    try:
+        return NamedTemporaryFile(prefix="vibezen-metrics-", suffix=".jsonl")
+    except FileNotFoundError as error:  # not one of ours
+        raise StoreError(f"no folder for temporary files: {error}") from None
 
 
 def _copy_beginning(segment: Segment, target: IO[bytes]) -> None:

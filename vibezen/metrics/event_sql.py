@@ -78,7 +78,7 @@ def _chosen(reading: Reading, wanted: Wanted, keys: Sequence[str] | None) -> Sql
     held = None if keys is None else {*keys, *(condition.key for condition in wanted.where)}
     text, parameters = reading.relation(held)
     parameters |= {"since": wanted.since, "until": wanted.until}
-    clauses = ["metric IS NOT NULL", "ts >= $since", "ts < $until"]
+    clauses = ["metric IS NOT NULL", "value IS NOT NULL", "ts >= $since", "ts < $until"]
     if wanted.metric is not None:
         parameters["metric"] = wanted.metric
         clauses.append("metric = $metric")

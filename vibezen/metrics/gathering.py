@@ -4,8 +4,9 @@ Windows are cheap and merge exactly, but know percentiles only by their histogra
 know everything. Coverage tells which hours windows may answer for; where both may, the cheaper one does.
 """
 
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -18,18 +19,22 @@ from vibezen.metrics.catalogue import Catalogue, Kind
 from vibezen.metrics.clock import HOUR, Clock, wall
 from vibezen.metrics.committed import Snapshot
 from vibezen.metrics.config import Settings
-from vibezen.metrics.coverage import Coverage, standings
-from vibezen.metrics.errors import BadParameter, StoreError
+from vibezen.metrics.coverage import Coverage, Standing, standings
+from vibezen.metrics.errors import BadParameter, MetricsError
 from vibezen.metrics.event import MAX_AHEAD
-from vibezen.metrics.event_reader import ATTEMPTS, EventReader, FilesChanged, StepRow, Wanted
+from vibezen.metrics.event_reader import ATTEMPTS, EventReader, FilesChanged, StepRow, Wanted, unreadable
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import OVERFLOW, PRODUCER, SeriesKey, parse_series, series_key
 from vibezen.metrics.window import Window, from_blob
 from vibezen.metrics.window_reader import QUANTILES, Fetched, Total, fetch, fetch_totals
 
+log = logging.getLogger(__name__)
+
 MAX_CELLS: Final = 200_000
 """Rows that events of one question are added up to; some 100 MB."""
+MAX_HISTOGRAMS: Final = 20_000
+"""Rows whose percentiles are told by histograms; each may have a hundred buckets."""
 CHEAP_LINES: Final = 100_000
 """Events of an hour up to which reading them costs less (some 20 ms) than reading its windows series by series (some
 6 µs for each series in each of 60 or 360 windows)."""
@@ -98,13 +103,25 @@ class _Overflow(Exception):
         self.hours = hours
 
 
+class _Unusable(Exception):
+    """Windows cannot be read now, or are of a form that nobody here has written."""
+
+
 class Gatherer:
-    """Reads one store and, where there is one, the server with its windows. `client`: None without a server."""
+    """Reads one store and, where there is one, the server with its windows. `client`: None without a server; `is_away`
+    tells where it is known not to answer, so that nobody waits for it."""
 
     def __init__(
-        self, reader: EventReader, client: Redis | None, keys: Keys, settings: Settings, clock: Clock = wall
+        self,
+        reader: EventReader,
+        client: Redis | None,
+        keys: Keys,
+        settings: Settings,
+        clock: Clock = wall,
+        is_away: Callable[[], bool] = lambda: False,
     ) -> None:
         self.reader = reader
+        self._is_away = is_away
         self.catalogue: Catalogue = settings.catalogue()
         self._client, self._keys, self._settings, self._clock = client, keys, settings, clock
         self._labels = settings.aggregation.labels
@@ -114,35 +131,53 @@ class Gatherer:
         is away is no error: events answer alone."""
         without: set[int] = set()
         windows = self._client is not None and not asked.exact and self._has_labels(asked.where)
+        changed: FilesChanged | None = None
         for _ in range(ATTEMPTS):
             try:
-                return await self._gather(asked, without, windows=windows)
+                return await self._gather(asked, without, windows=windows and not self._is_away())
             except _Overflow as found:
                 without |= found.hours
-            except RedisError:
+            except (RedisError, _Unusable) as error:
+                log.info("windows are not used: %s", error)
                 windows = False
-            except FilesChanged:
-                continue
-        raise StoreError("the files of this store change too fast to be read; ask again")
+            except FilesChanged as error:
+                changed = error
+        raise unreadable(changed)
 
     def _has_labels(self, where: Iterable[Condition]) -> bool:
         return all(condition.key in self._labels for condition in where)
 
     async def _gather(self, asked: Asked, without: set[int], *, windows: bool) -> Gathered:
         snapshot = await to_thread.run_sync(self.reader.snapshot)
-        windowed, shards = await self._windowed(asked, snapshot, without) if windows else ({}, 0)
+        shards = await self._standings() if windows else []
+        windowed = self._windowed(asked, snapshot, without, shards)
         hours = [hour for hour in snapshot.hours() if asked.start - HOUR < hour < asked.stop and hour not in windowed]
         gathered = Gathered(_sources(asked, windowed), exact=True)
-        await self._take_windows(asked, windowed, shards, gathered)
+        await self._take_windows(asked, windowed, len(shards), gathered)
+        if windowed and [shard.floor for shard in await self._standings()] != [shard.floor for shard in shards]:
+            raise _Unusable("they were lost while they were read")
         await to_thread.run_sync(self._take_events, asked, snapshot, hours, set(windowed), gathered)
         return gathered
 
-    async def _windowed(self, asked: Asked, snapshot: Snapshot, without: set[int]) -> tuple[dict[int, int], int]:
-        """Hour → width of the windows that answer for it; and how many shards have windows."""
+    async def _standings(self) -> list[Standing]:
+        """How the windows of every shard stand; none where the server belongs to another store."""
         assert self._client is not None
+        known: object = await self._client.get(self._keys.store)
+        if isinstance(known, bytes) and known.decode(errors="replace") != self.reader.store_id():
+            return []
+        try:
+            return await standings(self._client, self._keys, self._settings.streams.shards)
+        except ValueError as error:
+            raise _Unusable(f"foreign data in their books: {error}") from None
+
+    def _windowed(
+        self, asked: Asked, snapshot: Snapshot, without: set[int], shards: Sequence[Standing]
+    ) -> dict[int, int]:
+        """Hour → width of the windows that answer for it."""
+        if not shards:
+            return {}
         now = self._clock()
         policy = self._settings.aggregation
-        shards = await standings(self._client, self._keys, self._settings.streams.shards)
         coverage = Coverage(policy, shards, snapshot.positions, now)
         kept = max(width.keep_seconds for width in policy.widths)
         first, last = max(asked.start, int(now - kept)), min(asked.stop, int(now + MAX_AHEAD) + 1)
@@ -153,23 +188,23 @@ class Gatherer:
             cheaper = self._by_series(asked) and coverage.files_are_current and snapshot.lines(hour) <= CHEAP_LINES
             if width is not None and hour not in without and ends > begins and not cheaper:
                 found[hour] = width.seconds
-        return found, len(shards)
+        return found
 
     async def _take_windows(self, asked: Asked, windowed: Mapping[int, int], shards: int, gathered: Gathered) -> None:
         if not windowed:
             return
         assert self._client is not None
-        told_apart = _tells_apart(asked)
+        by_series = self._by_series(asked)
         overflow: set[int] = set()
         now = self._clock()
         for width in sorted(set(windowed.values())):
             starts = [
                 start for hour, own in windowed.items() if own == width for start in _windows(asked, hour, width, now)
             ]
-            read = fetch if self._by_series(asked) else fetch_totals
+            read = fetch if by_series else fetch_totals
             async for batch in read(self._client, self._keys, shards, width, starts, asked.metric):
                 # Decoding hours of windows must not hold up the live feed.
-                overflow |= await to_thread.run_sync(self._take_batch, asked, batch, gathered, told_apart)
+                overflow |= await to_thread.run_sync(self._take_batch, asked, batch, gathered, by_series)
         if overflow:
             raise _Overflow(overflow)
         gathered.exact = not any(name in QUANTILES for name in asked.aggregates)
@@ -185,14 +220,22 @@ class Gatherer:
     def _kind(self, metric: str) -> Kind:
         return self.catalogue[metric].kind
 
-    def _take_batch(self, asked: Asked, batch: list[Fetched], gathered: Gathered, told_apart: bool) -> set[int]:
+    def _take_batch(self, asked: Asked, batch: list[Fetched], gathered: Gathered, by_series: bool) -> set[int]:
+        try:
+            return self._decoded(asked, batch, gathered, by_series)
+        except BadParameter:
+            raise
+        except (ValueError, msgspec.MsgspecError, MetricsError) as error:
+            raise _Unusable(f"foreign data among them: {error}") from None
+
+    def _decoded(self, asked: Asked, batch: list[Fetched], gathered: Gathered, by_series: bool) -> set[int]:
         overflow: set[int] = set()
         for _, start, stored in batch:
             step = asked.step_of(start)
             for name, blob in stored.items():
                 series = name.decode()
                 metric, labels = parse_series(series)
-                if told_apart and OVERFLOW in labels:
+                if by_series and OVERFLOW in labels:
                     overflow.add(start // HOUR * HOUR)
                 elif all(condition.holds(labels.get(condition.key)) for condition in asked.where):
                     group = tuple((label, labels[label]) for label in asked.group_by if label in labels)
@@ -224,6 +267,8 @@ class Gatherer:
         mixed = bool(quantiles) and (self._needs_series(asked) or _is_mixed(asked, rows, windowed))
         if mixed:
             gathered.exact = False
+            if len(rows) > MAX_HISTOGRAMS:
+                raise BadParameter("group_by", "too many series for percentiles; take a coarser step or fewer labels")
             histograms = self.reader.buckets(segments, wanted, asked.step, keys)
             for row in rows:
                 row.window.merge(histograms[row.start, row.metric, row.labels])

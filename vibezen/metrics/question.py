@@ -103,9 +103,17 @@ def _condition(text: str) -> Condition:
     key, equals, value = text.partition("=")
     negated = key.endswith("!")
     key = key.removesuffix("!")
-    if not equals or not is_name(key):
+    if not equals or not is_name(key) or not _is_text(value):
         raise BadParameter("where", f"{text[:100]!r}: expected key=value or key!=value, with a metadata key")
     return Condition(key, value, negated)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # bytes of a command line that are no text
+        return False
+    return True
 
 
 def parse_switch(field: str, text: str) -> bool:

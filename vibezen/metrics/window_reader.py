@@ -17,6 +17,8 @@ from vibezen.metrics.window import Window, sum_of
 WINDOWS_PER_READ: Final = 16
 """Windows fetched in one round trip. The server serves nobody else meanwhile: some 4 ms per window of 2,600 series."""
 TOTALS_PER_READ: Final = 500
+MAX_SHARDS: Final = 1024
+"""As many as a configuration may name."""
 _SCAN_COUNT: Final = 10_000
 
 QUANTILES: Final[Mapping[str, float]] = {
@@ -97,9 +99,10 @@ class Fetched(NamedTuple):
 
 
 async def shard_count(client: Redis, keys: Keys, configured: int) -> int:
-    """The highest number of shards ever used."""
+    """The highest number of shards ever used; what is no such number does not count."""
     answer: Any = await client.get(keys.shards)
-    return max(int(answer or 0), configured)
+    used = int(answer) if isinstance(answer, bytes) and answer.isdigit() else 0
+    return max(min(used, MAX_SHARDS), configured)
 
 
 async def fetch(

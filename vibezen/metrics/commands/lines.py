@@ -59,7 +59,7 @@ class LinePrinter:
         times = f" ×{event.count}" if event.count != 1 else ""
         share = f" (one of {1 / event.sample_rate:g})" if event.sample_rate != 1 else ""
         metadata = " ".join(f"{key}={_shown(value)}" for key, value in event.metadata.items())
-        print(f"{iso(event.ts)}  {event.metric:<18} {event.value:>12g}{times}{share}  {metadata}".rstrip())
+        print(f"{iso(event.ts)}  {event.metric:<18} {event.value:>12.15g}{times}{share}  {metadata}".rstrip())
 
 
 def _shown(value: object) -> str:

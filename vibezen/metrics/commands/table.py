@@ -55,7 +55,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Row], about: str) -> None
         table.add_column(Text(column), justify="right" if is_number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(_shown(cell)) for cell in row))
-    console.print(table)
+    needed = console.measure(table).maximum
+    if console.width < needed:  # let the terminal break lines: a number that is cut looks like another number
+        console = Console(highlight=False, emoji=False, width=needed)
+    console.print(table, soft_wrap=True)
 
 
 def print_csv(columns: Sequence[str], rows: Sequence[Row]) -> None:

@@ -53,8 +53,11 @@ def tail(
         see_the_store(layout)
     reader = EventReader(layout)
     # One look at the files tells both the past and where it ends in the streams: nothing is shown twice or left out.
-    found, snapshot = look(reader, Search(Wanted(0.0, MAX_TS, chosen, conditions), lines))
-    printer.past(found[::-1])
+    archived: Mapping[int, EntryId] = {}
+    if layout.store_file.exists():
+        found, snapshot = look(reader, Search(Wanted(0.0, MAX_TS, chosen, conditions), lines))
+        archived = snapshot.positions
+        printer.past(found[::-1])
     if not follow:
         return
     url = connection.redis_url(settings)
@@ -63,7 +66,7 @@ def tail(
         keys = Keys(settings.redis.prefix)
         if layout.store_file.exists():
             check_same_store(layout, client.get(keys.store))
-        following = Following(client, keys, _positions(client, keys, settings, snapshot.positions))
+        following = Following(client, keys, _positions(client, keys, settings, archived))
         while not stop.is_set():
             following.wait()
             events = [event for event in following.take() if matches(event, chosen, conditions)]
