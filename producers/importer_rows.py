@@ -91,7 +91,7 @@ def _reason(bad: InvalidEvent, raw: str) -> str:
         "bytes that are no text in this encoding; --encoding names another" if _NO_TEXT in bad.reason else bad.reason
     )
     lines = raw.rstrip("\r\n").count("\n") + 1
-    return f"{reason} ({lines} lines were read as this one row: is a quote left open?)" if lines > 1 else reason
+    return f"{reason} ({lines} lines were read as this one row: is a quote left open?)" if lines > 2 else reason
 
 
 def is_blank(row: Sequence[Any]) -> bool:
