@@ -3,7 +3,7 @@
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vibezen.metrics.event_reader import FilesChanged
 from vibezen.metrics.histogram import MAX_RELATIVE_ERROR
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import overflow_key
+from vibezen.metrics.window_reader import Fetched, fetch_totals
 
 pytestmark = pytest.mark.server
 
@@ -213,6 +214,21 @@ def test_crash_between_log_and_script_leaves_windows_trusted(
     pipeline.aggregate()
     answer = pipeline.history(since=now - 600, agg="sum")
     assert (sources_of(answer), sum_of(answer)) == (["windows"], 3)
+
+
+def test_windows_lost_while_they_are_read_do_not_answer(
+    pipeline: Pipeline, now: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.take_in([event(1, now - 100)])
+
+    async def lose(*arguments: Any) -> AsyncIterator[list[Fetched]]:
+        pipeline.client.flushall()
+        async for batch in fetch_totals(*arguments):
+            yield batch
+
+    monkeypatch.setattr(gathering, "fetch_totals", lose)
+    answer = pipeline.history(since=now - 600, agg="sum")
+    assert (sources_of(answer), sum_of(answer)) == (["events"], 1)
 
 
 def test_windows_of_another_store_do_not_answer(pipeline: Pipeline, now: float) -> None:
