@@ -343,7 +343,8 @@ def test_few_events_are_read_rather_than_many_series(
         assert (sources_of(few := pipeline.history(**asked, **apart)), few.exact) == (["events"], True)
     assert sources_of(pipeline.history(**asked)) == ["windows"]
     monkeypatch.setattr(gathering, "CHEAP_LINES", 9)
-    assert sources_of(pipeline.history(**asked, group_by="provider")) == ["windows"]
+    # The range may begin in an hour that has no events at all.
+    assert "windows" in sources_of(pipeline.history(**asked, group_by="provider"))
 
 
 def test_files_that_are_behind_are_not_preferred(pipeline: Pipeline, now: float) -> None:
