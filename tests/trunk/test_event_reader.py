@@ -27,7 +27,7 @@ def reader(tmp_path: Path) -> EventReader:
 def segment(path: Path, events: Sequence[Event], *, closed: bool = True, behind: bytes = b"") -> Segment:
     lines = encode_lines(events)
     path.write_bytes(lines + behind)
-    return Segment(path, HOUR, len(lines), len(events), closed, HOUR, HOUR + 1.0)
+    return Segment(path, HOUR, len(lines), len(events), closed)
 
 
 def some(count: int, value: float = 1.0, **metadata: Any) -> list[Event]:

@@ -29,9 +29,6 @@ class Segment(NamedTuple):
     size: int
     lines: int
     closed: bool
-    since: float
-    until: float
-    """Time of its oldest and its newest event."""
 
     def to_read(self) -> Path:
         """Where it lies now: until its first commit was accepted, a segment has a hidden name."""
@@ -117,9 +114,7 @@ class CommittedFiles:
 
     def _segment(self, extent: Extent) -> Segment:
         path = self._layout.events / extent.path
-        return Segment(
-            path, hour_of(extent.path), extent.end, extent.events, extent.closed, extent.min_ts, extent.max_ts
-        )
+        return Segment(path, hour_of(extent.path), extent.end, extent.events, extent.closed)
 
 
 def hours_of(since: float, until: float) -> range:

@@ -240,7 +240,7 @@ class Gatherer:
                 elif all(condition.holds(labels.get(condition.key)) for condition in asked.where):
                     group = tuple((label, labels[label]) for label in asked.group_by if label in labels)
                     gathered.add(self._kind(metric), (metric, group, step), series, from_blob(blob))
-        _bound(asked, gathered)
+        _bound(gathered)
         return overflow
 
     def _take_events(
@@ -280,7 +280,7 @@ class Gatherer:
             cell = gathered.add(self._kind(row.metric), place, series_key(row.metric, labels), row.window)
             if row.quantiles is not None and not mixed:
                 cell.quantiles = dict(zip(quantiles, row.quantiles, strict=True))
-        _bound(asked, gathered)
+        _bound(gathered)
 
 
 def _tells_apart(asked: Asked) -> bool:
@@ -296,7 +296,7 @@ def _is_mixed(asked: Asked, rows: Sequence[StepRow], windowed: set[int]) -> bool
     return any((asked.start if asked.step is None else row.start) in shared for row in rows)
 
 
-def _bound(asked: Asked, gathered: Gathered) -> None:
+def _bound(gathered: Gathered) -> None:
     if len(gathered.cells) > MAX_CELLS:
         raise BadParameter("group_by", "too many series here; take a coarser step or fewer labels")
 
