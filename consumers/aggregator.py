@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
+import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
 from vibezen.metrics import scripts
+from vibezen.metrics.account import Account
 from vibezen.metrics.batch import EntryId, read_entry
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Aggregation, Width
@@ -68,6 +70,7 @@ class Aggregator:
             int(books.get(f"{taken.group}.{name}", 0))
             for name in ("entries", "events", "rejected", "too_old", "overflow")
         )
+        self._account = msgspec.json.decode(books.get(f"{taken.group}.account", "{}"), type=Account)
         self._shape = shape_of(policy)
         self._shaped = _shaped(books, taken.group, self._shape, now())
         self._samples: dict[int, dict[SeriesKey, Samples]] = {}
@@ -90,11 +93,18 @@ class Aggregator:
             entry = read_entry(self.cursor, fields)
         except InvalidEvent:
             self._rejected += 1
+            self._account.foreign += 1
+            self._account.rejected += 1
             return
         verdict = judge(entry.payload, entry.arrived)
+        self._account.read(entry.told, entry.n, len(verdict.events) + len(verdict.rejected))
         self._rejected += len(verdict.rejected)
+        self._account.rejected += len(verdict.rejected)
         if verdict.events:
+            before = self._too_old
             self._add(verdict.events, entry.producer, entry.arrived)
+            self._account.too_old += self._too_old - before
+            self._account.accepted += len(verdict.events) - (self._too_old - before)
 
     def _add(self, events: Sequence[Event], producer: str | None, arrived: float) -> None:
         """Put events where they count: by the slot, or one by one where they are late or weighted."""
@@ -222,6 +232,7 @@ class Aggregator:
             "rejected": self._rejected,
             "too_old": self._too_old,
             "overflow": self._overflow,
+            "account": msgspec.json.encode(self._account).decode(),
             "position": self.cursor,
             "shape": self._shape,
             "shaped": f"{self._shaped:.3f}",

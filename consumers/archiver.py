@@ -14,7 +14,7 @@ from vibezen.metrics import scripts
 from vibezen.metrics.batch import Entry, EntryId, cut_lines, id_order, id_time, read_entry
 from vibezen.metrics.clock import HOUR, Clock, wall
 from vibezen.metrics.commitlog import Counters, DeadLetter, Extent, Record, Seen
-from vibezen.metrics.config import Archive
+from vibezen.metrics.config import STREAM_BYTES, Archive
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
 from vibezen.metrics.consumers.segments import Segments
 from vibezen.metrics.consumers.shard import TRIM_SECONDS, attach, trim
@@ -31,12 +31,24 @@ LOG_BYTES: Final = 16 * 1024 * 1024
 
 
 class Archiver:
-    """The sink of group `archive` for one shard. Building it takes the files over; the shard must be ours already."""
+    """The sink of group `archive` for one shard. Building it takes the files over; the shard must be ours already.
+
+    `max_bytes`: the size of the stream from which on it takes no more, told to all who append by the books.
+    """
 
     def __init__(
-        self, client: Redis, keys: Keys, taken: Taken, layout: Layout, policy: Archive, now: Clock = wall
+        self,
+        client: Redis,
+        keys: Keys,
+        taken: Taken,
+        layout: Layout,
+        policy: Archive,
+        now: Clock = wall,
+        *,
+        max_bytes: int = STREAM_BYTES,
     ) -> None:
         self._client, self._keys, self._taken = client, keys, taken
+        self._max_bytes = max_bytes
         self._policy, self._now = policy, now
         state, self._log = inherit(layout, taken.shard, taken.epoch)
         self._segments = Segments(layout, taken.shard, taken.epoch, policy, now)
@@ -46,6 +58,7 @@ class Archiver:
         counters = state.last.counters
         self._entries, self._events, self._rejected = counters.entries, counters.events, counters.rejected
         self._duplicates, self._lost = counters.duplicates, counters.lost
+        self._account = msgspec.structs.replace(state.last.account)
         self._dead: list[DeadLetter] = []
         self._changed: dict[str, Seen] = {}
         self._closed: list[Extent] = []
@@ -70,20 +83,28 @@ class Archiver:
         except InvalidEvent as bad:
             self._take_unreadable(fields, str(bad))
             return
-        known = self._known_lines(entry)
+        is_new = id_order(entry.id) > self._position_order
+        known = self._known_lines(entry, is_new)
         if known >= entry.n:
+            if is_new:
+                self._note(entry, known, 0)
             return
         self._entries += 1
         verdict = judge(cut_lines(entry.payload, known) if known else entry.payload, entry.arrived)
+        self._note(entry, known, len(verdict.events) + len(verdict.rejected))
         for rejected in verdict.rejected:
             self._bury(f"{entry.id}/{known + rejected.line}", rejected.reason, rejected.payload)
         if verdict.events:
             self._keep(verdict)
         self._advance()
 
-    def _known_lines(self, entry: Entry) -> int:
+    def _note(self, entry: Entry, known: int, judged: int) -> None:
+        """Write an entry into the account."""
+        self._account.read(entry.told, entry.n, known + judged)
+        self._account.repeated += known
+
+    def _known_lines(self, entry: Entry, is_new: bool) -> int:
         """How many of the entry's first lines were archived before; notes the others as seen."""
-        is_new = id_order(entry.id) > self._position_order
         if entry.producer is None:
             return 0 if is_new else 1
         seen = self._seen.get(entry.producer)
@@ -100,6 +121,7 @@ class Archiver:
         times: list[float] = [event.ts for event in events]  # type: ignore[misc]  # a judged event has its time
         low, high = min(times), max(times)
         self._events += len(events)
+        self._account.accepted += len(events)
         self._bytes += len(verdict.payload)
         if low // HOUR == high // HOUR:
             self._segments.add(partition_of(low), verdict.payload, len(events), low, high)
@@ -118,12 +140,14 @@ class Archiver:
         if id_order(self.cursor) <= self._position_order:
             return
         self._entries += 1
+        self._account.foreign += 1
         shown = {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in fields.items()}
         self._bury(f"{self.cursor}/0", reason, msgspec.json.encode(shown))
         self._advance()
 
     def _bury(self, letter_id: str, reason: str, payload: bytes) -> None:
         self._rejected += 1
+        self._account.rejected += 1
         self._bytes += len(payload)
         self._dead.append(DeadLetter(letter_id, reason, id_time(self.cursor), payload.decode("utf-8", "replace")))
 
@@ -158,7 +182,9 @@ class Archiver:
         counters = Counters(self._entries, self._events, self._rejected, self._duplicates, self._lost)
         extents = [*self._closed, *(segment.extent() for segment in written)]
         if extents or dead or self._changed or id_order(self._position) != self._committed_order:
-            record = Record(self._position, extents, self._changed, dead, counters, before=self._logged)
+            record = Record(
+                self._position, extents, self._changed, dead, counters, before=self._logged, account=self._account
+            )
             self._log.append(record)
             self._logged = self._position
         self._confirm(self.cursor, self._entries_read, dead)
@@ -185,6 +211,8 @@ class Archiver:
             "rejected": self._rejected,
             "duplicates": self._duplicates,
             "lost": self._lost,
+            "account": msgspec.json.encode(self._account).decode(),
+            "max_bytes": self._max_bytes,
             "position": self._position,
             "epoch": self._taken.epoch,
             "owner": self._taken.owner,

@@ -76,7 +76,8 @@ class ArchiveRole:
         return highest_epoch(self._layout, shard)
 
     def sink(self, client: Redis, taken: Taken) -> Sink:
-        return Archiver(client, self._keys, taken, self._layout, self._settings.archive)
+        max_bytes = self._settings.streams.max_bytes
+        return Archiver(client, self._keys, taken, self._layout, self._settings.archive, max_bytes=max_bytes)
 
 
 class AggregateRole:

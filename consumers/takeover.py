@@ -64,7 +64,9 @@ def inherit(layout: Layout, shard: int, epoch: int) -> Inherited:
     for path in layout.strays(shard, epoch):
         path.unlink(missing_ok=True)
     last = state.last
-    snapshot = Record(last.position, [], _recent(state.producers), last.dead, last.counters, last.before)
+    snapshot = Record(
+        last.position, [], _recent(state.producers), last.dead, last.counters, last.before, account=last.account
+    )
     path = layout.log(shard, epoch)
     publish_once(path, encode_record(snapshot))
     return Inherited(state, CommitLog(path))

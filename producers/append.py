@@ -81,16 +81,22 @@ def append(
     """Append `batches`, whose first event has the number `seq`, each as one entry and all or none of them.
 
     `seq` counts a producer's events on this shard from 1. Events numbered up to the stored number are left out; numbers
-    skipped stay skipped, and readers count them as lost, unless `gapless` refuses to skip any. Never re-sends: on an
-    error the caller calls again with the same arguments. Raises what the client raises.
+    skipped stay skipped, and readers count them as lost, unless `gapless` refuses to skip any. `stats`: the producer's
+    counters as JSON; without batches they alone reach the server. Never re-sends: on an error the caller calls again
+    with the same arguments. Raises what the client raises; the server's OOM also while the stream is over its bound.
     """
     reply = scripts.run(
         client,
         scripts.load(PACKAGE, "append"),
-        (keys.events(shard), keys.producers(shard)),
+        script_keys(keys, shard),
         append_args(producer, seq, batches, stats, gapless=gapless),
     )
     return read_reply(reply)
+
+
+def script_keys(keys: Keys, shard: int) -> tuple[str, str, str]:
+    """The keys of append.lua."""
+    return keys.events(shard), keys.producers(shard), keys.books(shard)
 
 
 def append_args(

@@ -19,6 +19,7 @@ from vibezen.metrics.producers.append import (
     append_args,
     raise_shards,
     read_reply,
+    script_keys,
     shard_holding,
 )
 from vibezen.metrics.producers.idempotency import Key
@@ -53,9 +54,8 @@ class Keyed:
         for work, shard in zip(works, shards, strict=True):
             producer, seq = _key(work)
             args = append_args(producer, seq, work.batches, NO_STATS, gapless=True)
-            pipe.execute_command(
-                "EVALSHA", script.digest, 2, self._keys.events(shard), self._keys.producers(shard), *args
-            )
+            names = script_keys(self._keys, shard)
+            pipe.execute_command("EVALSHA", script.digest, len(names), *names, *args)
         replies = pipe.execute(raise_on_error=False)
         return [
             self._read(client, work, shard, reply) for work, shard, reply in zip(works, shards, replies, strict=True)

@@ -56,9 +56,14 @@ if ARGV[3] ~= '' then
 else
   lost = lost or before(found['last-delivered-id'], position)
 end
-local now = redis.call('TIME')[1]
+local time = redis.call('TIME')
+local now = time[1]
 if lost then
   redis.call('SET', KEYS[4], now)
+  if ARGV[3] ~= '' then
+    -- What the books counted as appended was counted anew after an older copy took over: another epoch of them begins.
+    redis.call('HSET', KEYS[3], 'append.epoch', now .. string.format('%06d', time[2]), 'append.events', 0)
+  end
 elseif ARGV[4] == '1' then
   redis.call('SET', KEYS[4], stream['entries-added'] == stream['length'] and '0' or now, 'NX')
 end

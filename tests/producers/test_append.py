@@ -7,8 +7,9 @@ import pytest
 import redis
 
 from tests.support.servers import KINDS, StartServer
+from vibezen.metrics.account import Told
 from vibezen.metrics.batch import MAX_SEQ, batch_fields, read_entry
-from vibezen.metrics.connection import connect
+from vibezen.metrics.connection import connect, is_refusal
 from vibezen.metrics.keys import GROUPS, Keys
 from vibezen.metrics.producers.append import (
     Appended,
@@ -53,10 +54,60 @@ def test_first_append_creates_the_stream_with_every_declared_group_at_its_beginn
 
 def test_an_entry_has_the_fields_of_the_codec(server_client: redis.Redis) -> None:
     put(server_client, 1, lines(1, 3))
-    ((_, fields),) = server_client.xrange(KEYS.events(0))  # type: ignore[misc]
+    found: Any = server_client.xrange(KEYS.events(0))
+    ((_, fields),) = found
     flat = batch_fields("producer", 1, 3, lines(1, 3).payload, b'{"recorded":1}')
     as_bytes = [part if isinstance(part, bytes) else str(part).encode() for part in flat]
+    fields.pop(b"books")
     assert fields == dict(zip(as_bytes[::2], as_bytes[1::2], strict=True))
+
+
+def told(client: redis.Redis) -> list[Told | None]:
+    found: Any = client.xrange(KEYS.events(0))
+    return [read_entry(entry_id, fields).told for entry_id, fields in found]
+
+
+def test_every_entry_tells_how_many_events_the_shard_was_given(server_client: redis.Redis) -> None:
+    put(server_client, 1, lines(1, 3), lines(4, 5))
+    append(server_client, KEYS, 0, "other", 7, [lines(7, 7)])
+    put(server_client, 1, lines(1, 5))
+    put(server_client, 4, lines(4, 6))
+    epoch = server_client.hget(KEYS.books(0), "append.epoch")
+    assert isinstance(epoch, bytes)
+    assert told(server_client) == [Told(epoch.decode(), events) for events in (3, 5, 6, 7)]
+    assert server_client.hmget(KEYS.books(0), "append.events", "append.entries") == [b"7", b"4"]
+    server_client.flushall()
+    put(server_client, 8, lines(8, 9))
+    (anew,) = told(server_client)
+    assert anew is not None
+    assert anew.events == 2
+    assert int(anew.epoch) > int(epoch)
+
+
+def test_a_call_without_batches_writes_the_counters_alone(server_client: redis.Redis) -> None:
+    put(server_client, 1, lines(1, 2))
+    done = append(server_client, KEYS, 0, "producer", 3, [], b'{"closed":true}')
+    assert done == Appended(duplicate=True, last=2, created=False)
+    stored: Any = server_client.hget(KEYS.producers(0), "producer")
+    assert stored.split()[0] == b"2"
+    assert stored.endswith(b' {"closed":true}')
+    append(server_client, KEYS, 0, "silent", 1, [], b"{}")
+    assert last_number(server_client, KEYS, 0, "silent") == 0
+    assert len(entries(server_client)) == 1
+
+
+def test_a_stream_over_its_bound_refuses_new_events_and_nothing_else(server_client: redis.Redis) -> None:
+    put(server_client, 1, lines(1, 500))
+    server_client.hset(KEYS.books(0), "archive.max_bytes", 1000)
+    for seq in (1, 501):
+        with pytest.raises(redis.exceptions.OutOfMemoryError) as refused:
+            put(server_client, seq, lines(seq, 501))
+        assert is_refusal(refused.value)
+    assert put(server_client, 1, lines(1, 500)).duplicate
+    assert append(server_client, KEYS, 0, "producer", 501, [], b"{}").last == 500
+    assert entries(server_client) == [(1, 500, lines(1, 500).payload)]
+    server_client.xtrim(KEYS.events(0), maxlen=0)
+    assert put(server_client, 501, lines(501, 502)).last == 502
 
 
 def test_a_repeated_call_adds_nothing(server_client: redis.Redis) -> None:
@@ -122,8 +173,8 @@ def test_the_producers_number_is_stored_with_the_servers_time_and_rewritten_for_
     put(server_client, 1, lines(1, 2))
     now: Any = server_client.time()
     stored: Any = server_client.hget(KEYS.producers(0), "producer")
-    number, ms = stored.split()
-    assert number == b"2"
+    number, ms, stats = stored.split()
+    assert (number, stats) == (b"2", b'{"recorded":1}')
     assert abs(int(ms) / 1000 - now[0]) < 5
     server_client.hset(KEYS.producers(0), "producer", "2 77")
     put(server_client, 1, lines(1, 2))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from vibezen.metrics.account import Told
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import MAX_BATCH_EVENTS, encoder, is_name, shown
 
@@ -28,7 +29,8 @@ class Entry(NamedTuple):
     """A stream entry, read.
 
     `arrived`: the ID's time in Unix seconds. `producer` is None for a plain entry, which its ID alone identifies.
-    `seq` is the number of the batch's first event on this shard, `n` how many events it counts.
+    `seq` is the number of the batch's first event on this shard, `n` how many events it counts. `told`: what it tells
+    of the shard's books, None for what the append script did not write.
     """
 
     id: EntryId
@@ -37,6 +39,7 @@ class Entry(NamedTuple):
     seq: int
     n: int
     payload: bytes
+    told: Told | None = None
 
 
 def id_order(entry_id: EntryId) -> tuple[int, int]:
@@ -74,7 +77,15 @@ def _read_batch(name: EntryId, fields: Mapping[bytes, bytes]) -> Entry:
         raise InvalidEvent("producer", "expected an id of 1 to 200 characters")
     seq = _number(fields, b"seq", 1, MAX_SEQ)
     n = _number(fields, b"n", 1, MAX_BATCH_EVENTS)
-    return Entry(name, id_time(name), producer, seq, n, fields[b"events"])
+    return Entry(name, id_time(name), producer, seq, n, fields[b"events"], read_told(fields))
+
+
+def read_told(fields: Mapping[bytes, bytes]) -> Told | None:
+    """What an entry tells of the shard's books; None when it tells nothing that we understand."""
+    epoch, _, events = fields.get(b"books", b"").partition(b" ")
+    if not epoch.isdigit() or not events.isdigit() or len(events) > 16:
+        return None
+    return Told(epoch.decode(), int(events))
 
 
 def _number(fields: Mapping[bytes, bytes], field: bytes, low: int, high: int) -> int:

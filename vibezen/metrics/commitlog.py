@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from vibezen.metrics.account import Account
 from vibezen.metrics.batch import EntryId
 
 
@@ -61,7 +62,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     """One commit. `producers` holds what this commit changed; the first record of a log holds all of them.
 
     `before` is the position of the commit before, which the server may still show after a crash. `sealed` stands in the
-    only record of a log that a successor has closed: all its segments are final.
+    only record of a log that a successor has closed: all its segments are final. `account`: the group's side of
+    the books.
     """
 
     position: EntryId = "0-0"
@@ -71,6 +73,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     counters: Counters = Counters()
     before: EntryId = "0-0"
     sealed: bool = False
+    account: Account = msgspec.field(default_factory=Account)
 
 
 class LogState(NamedTuple):

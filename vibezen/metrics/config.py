@@ -28,6 +28,9 @@ DEMO_VARIABLE: Final = "VIBEZEN_METRICS_DEMO"
 """Set to 1 by `up --demo`: the API then says on the page that its traffic is simulated."""
 STORAGE_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "STORAGE_DIR"
 
+STREAM_BYTES: Final = 512 * 1024 * 1024
+"""Some 3 million events: what a group that stands still for minutes under load leaves behind."""
+
 Positive = Annotated[float, Meta(gt=0, le=1e9)]  # bounded, since waiting for `.inf` seconds is an error
 Share = Annotated[float, Meta(ge=0, le=1)]
 Rate = Annotated[float, Meta(ge=MIN_SAMPLE_RATE, le=1)]
@@ -77,7 +80,10 @@ class Redis(_Section, frozen=True):
 
 
 class Streams(_Section, frozen=True):
+    """`max_bytes`: memory one shard's stream may take before it refuses more; the archiver's setting holds for all."""
+
     shards: Annotated[int, Meta(ge=1, le=1024)] = 1
+    max_bytes: Annotated[int, Meta(ge=65_536)] = STREAM_BYTES
 
 
 class Width(_Section, frozen=True):

@@ -37,7 +37,7 @@ class Keys:
         return self._shard(shard, "events")
 
     def producers(self, shard: int) -> str:
-        """Hash: producer id → `<last number> <server milliseconds>`."""
+        """Hash: producer id → `<last number> <server milliseconds> <its counters as JSON>`."""
         return self._shard(shard, "producers")
 
     def dead(self, shard: int) -> str:
