@@ -9,6 +9,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from vibezen.metrics.balance import NEWEST, Books, books_of
 from vibezen.metrics.connection import is_missing_group, server_info
 from vibezen.metrics.keys import AGGREGATE, GROUPS, Keys
 from vibezen.metrics.storage import MetricsStorage
@@ -32,13 +33,14 @@ class Group(msgspec.Struct):
 
 
 class Shard(msgspec.Struct):
-    """`length` in entries; `bytes` of memory the stream takes; `dead`: dead letters."""
+    """`length` in entries; `bytes` of memory the stream takes; `dead`: dead letters that are kept."""
 
     shard: int
     length: int
     bytes: int | None
     last_id: str
     dead: int
+    books: Books
     groups: dict[str, Group]
 
 
@@ -84,15 +86,16 @@ async def pipeline(
 async def _shard(client: Redis, keys: Keys, shard: int) -> Shard:
     stream = keys.events(shard)
     pipe = client.pipeline(transaction=False)
+    pipe.hgetall(keys.books(shard))
+    pipe.xrevrange(stream, count=NEWEST)
     pipe.xinfo_stream(stream)
     pipe.xinfo_groups(stream)
     pipe.memory_usage(stream)
     pipe.hlen(keys.dead(shard))
-    pipe.hgetall(keys.books(shard))
     for group in GROUPS:
         pipe.get(keys.lease(shard, group))
     answers: list[Any] = await pipe.execute(raise_on_error=False)
-    about, groups, memory, dead, books, *owners = map(_present, answers)
+    books, newest, about, groups, memory, dead, *owners = map(_present, answers)
     about = about or {}
     known = {group["name"].decode(): group for group in groups or []}
     return Shard(
@@ -101,6 +104,7 @@ async def _shard(client: Redis, keys: Keys, shard: int) -> Shard:
         bytes=memory,
         last_id=_text(about.get("last-generated-id")) or _NOTHING,
         dead=dead,
+        books=books_of(books, newest or []),
         groups={
             group: _group(group, known.get(group, {}), books, _text(owner))
             for group, owner in zip(GROUPS, owners, strict=True)

@@ -1,13 +1,20 @@
+import json
+from typing import Any
+
 import pytest
 import redis
 
 from tests.support.feeding import Feed, event
 from tests.support.serving import NOW, Served, Windows
+from vibezen.metrics.event import encode_lines
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.producers.append import Batch, append
 
 pytestmark = pytest.mark.server
 
 KEYS = Keys()
+SIDE = ("appended", "foreign", "accepted", "too_old", "dead", "repeated", "trimmed", "unread", "difference")
+NOTHING = dict.fromkeys(SIDE, 0)
 NO_GROUP = {
     "owner": None,
     "epoch": 0,
@@ -30,6 +37,12 @@ def test_empty_server_is_one_shard_with_nothing_in_it(served: Served) -> None:
             "bytes": None,
             "last_id": "0-0",
             "dead": 0,
+            "books": {
+                "epoch": "",
+                "appended": 0,
+                "groups": {"archive": NOTHING, "aggregate": NOTHING},
+                "archived_less_aggregated": None,
+            },
             "groups": {"archive": NO_GROUP, "aggregate": {**NO_GROUP, "too_old": 0, "overflow": 0}},
         }
     ]
@@ -72,3 +85,16 @@ def test_shard_tells_length_dead_letters_owners_positions_and_lag(
         },
         "aggregate": {**NO_GROUP, "too_old": 4, "overflow": 5},
     }
+
+
+def test_both_sides_of_the_books_are_shown(served: Served, client: redis.Redis) -> None:
+    append(client, KEYS, 0, "p", 1, [Batch(2, encode_lines([event(), event()])), Batch(1, encode_lines([event()]))])
+    found: Any = client.xrange(KEYS.events(0))
+    ((first, fields), _) = found
+    epoch = fields[b"books"].split()[0].decode()
+    account = {"epoch": epoch, "appended": 2, "accepted": 1}
+    client.hset(KEYS.books(0), mapping={"archive.account": json.dumps(account), "archive.position": first})
+    books = served.get("/api/pipeline")["shards"][0]["books"]
+    assert (books["epoch"], books["appended"]) == (epoch, 3)
+    assert books["groups"]["archive"] == {**NOTHING, "appended": 3, "accepted": 1, "unread": 1, "difference": 1}
+    assert books["groups"]["aggregate"] == {**NOTHING, "appended": 3, "unread": 3}
