@@ -15,6 +15,7 @@ from vibezen.metrics.batch import Entry, EntryId, cut_lines, id_order, id_time, 
 from vibezen.metrics.clock import HOUR, Clock, wall
 from vibezen.metrics.commitlog import Counters, DeadLetter, Extent, Record, Seen
 from vibezen.metrics.config import STREAM_BYTES, Archive
+from vibezen.metrics.consumers.forgetting import EVERY, forget
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
 from vibezen.metrics.consumers.segments import Segments
 from vibezen.metrics.consumers.shard import TRIM_SECONDS, attach, trim
@@ -64,7 +65,7 @@ class Archiver:
         self._closed: list[Extent] = []
         self._bytes = 0
         self._since: float | None = None
-        self._trimmed_at = 0.0
+        self._trimmed_at = self._forgot_at = 0.0
         self._logged = self._position
         standing = attach(client, keys, taken, self._position, state.last.before)
         # Everything that remains is read again and skipped by what the log has seen: a restored server may have given
@@ -197,9 +198,14 @@ class Archiver:
         self._trim()
 
     def _trim(self) -> None:
-        if self._now() - self._trimmed_at >= TRIM_SECONDS:
+        """Let go of what nobody needs any more: entries that all groups have read, producers that send no more."""
+        now = self._now()
+        if now - self._trimmed_at >= TRIM_SECONDS:
             trim(self._client, self._keys, self._taken.shard)
-            self._trimmed_at = self._now()
+            self._trimmed_at = now
+        if now - self._forgot_at >= EVERY:
+            forget(self._client, self._keys, self._taken.shard)
+            self._forgot_at = now
 
     def _confirm(self, position: EntryId, entries_read: int | None, dead: list[DeadLetter]) -> None:
         """Tell Redis what the log says. Raises Fenced when the shard has a newer owner."""
