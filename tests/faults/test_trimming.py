@@ -16,7 +16,7 @@ from vibezen.metrics.keys import AGGREGATE, ARCHIVE, GROUPS, Keys
 
 KEYS: Final = Keys()
 EVENTS: Final = 6_000
-BOUND: Final = 300_000
+BOUND: Final = 200_000
 """Bytes: a fraction of what these events take."""
 
 
