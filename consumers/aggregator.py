@@ -5,6 +5,7 @@ those windows whole, with the position, in one script. What a window's blob hold
 position.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -15,7 +16,7 @@ from redis.exceptions import RedisError
 
 from vibezen.metrics import scripts
 from vibezen.metrics.account import Account
-from vibezen.metrics.batch import EntryId, read_entry
+from vibezen.metrics.batch import EntryId, read_entry, read_header
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Aggregation, Width
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
@@ -29,6 +30,8 @@ from vibezen.metrics.live import FIELD, KEPT_SECONDS, LIVE_AGE, SHOWN_SECONDS, C
 from vibezen.metrics.series import SeriesKey, SeriesTable, metric_of
 from vibezen.metrics.verdict import judge
 from vibezen.metrics.window import Window, merged, to_blob, window_of
+
+log = logging.getLogger(__name__)
 
 COMMIT_SAMPLES: Final = 200_000
 """Samples that are committed without waiting for the interval: more would only hold memory."""
@@ -64,6 +67,8 @@ class Aggregator:
         self._totals = WindowCache(client, partial(keys.totals, taken.shard))
         standing = attach(client, keys, taken, None, note_floor=True)
         self.cursor: EntryId = standing.position
+        self.suspect = standing.suspect
+        self._left = standing.position
         self._entries_read = standing.entries_read
         books = standing.books
         self._entries, self._events, self._rejected, self._too_old, self._overflow = (
@@ -83,12 +88,7 @@ class Aggregator:
         self._write({}, {})
 
     def take(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> None:
-        self.cursor = entry_id.decode()
-        if self._since is None:
-            self._since = self._now()
-        if self._entries_read is not None:
-            self._entries_read += 1
-        self._entries += 1
+        self._begin(entry_id)
         try:
             entry = read_entry(self.cursor, fields)
         except InvalidEvent:
@@ -105,6 +105,27 @@ class Aggregator:
             self._add(verdict.events, entry.producer, entry.arrived)
             self._account.too_old += self._too_old - before
             self._account.accepted += len(verdict.events) - (self._too_old - before)
+
+    def knows(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> bool:
+        return False  # it reads behind its position alone
+
+    def condemn(self, entry_id: bytes, fields: Mapping[bytes, bytes], reason: str) -> None:
+        """Leave an entry out of the windows, which are no longer relied on for what lies before."""
+        self._begin(entry_id)
+        entry = read_header(self.cursor, fields)
+        self._account.read(entry.told, entry.n, entry.n)
+        self._account.rejected += entry.n
+        self._account.condemned += entry.n
+        self._rejected += entry.n
+        log.error("%s of shard %d leaves %s out: %s", self._taken.group, self._taken.shard, self.cursor, reason)
+
+    def _begin(self, entry_id: bytes) -> None:
+        self.cursor = entry_id.decode()
+        if self._since is None:
+            self._since = self._now()
+        if self._entries_read is not None:
+            self._entries_read += 1
+        self._entries += 1
 
     def _add(self, events: Sequence[Event], producer: str | None, arrived: float) -> None:
         """Put events where they count: by the slot, or one by one where they are late or weighted."""
@@ -171,7 +192,10 @@ class Aggregator:
         return max(int((self._since + self._policy.commit_interval_seconds - self._now()) * 1000), 0)
 
     def idle(self) -> None:
-        renew(self._client, self._keys, self._taken)
+        self.renew()
+
+    def renew(self) -> None:
+        renew(self._client, self._keys, self._taken, self._left)
 
     def commit(self) -> None:
         if self._since is None:
@@ -243,8 +267,8 @@ class Aggregator:
         keep = {width.seconds: width.keep_seconds for width in self._widths}
         keys = [self._keys.events(shard), self._keys.lease(shard, group), self._keys.fence(shard, group)]
         keys.append(self._keys.books(shard))
-        args: list[str | bytes | int | float] = [self._taken.fence, self._taken.owner, LEASE_MS, group, self.cursor]
-        args += ["" if self._entries_read is None else self._entries_read, len(books)]
+        args: list[str | bytes | int | float] = [self._taken.fence, self._taken.owner, LEASE_MS, group, self._left]
+        args += [self.cursor, "" if self._entries_read is None else self._entries_read, len(books)]
         args += [part for name, value in books.items() for part in (f"{group}.{name}", value)]
         for name, part in ((self._keys.window, changed), (self._keys.totals, totals)):
             for (width, start), windows in part.items():
@@ -253,6 +277,7 @@ class Aggregator:
                 for key, window in windows.items():
                     args += (key, to_blob(window))
         require(scripts.run(self._client, scripts.load(PACKAGE, "aggregate_commit"), keys, args), self._taken)
+        self._left = self.cursor
 
     def _show(self, changed: Gathered) -> None:
         """Tell the live feed. After the commit and outside it: a frame lost here is made good by the next one."""

@@ -11,7 +11,7 @@ import msgspec
 from redis import Redis
 
 from vibezen.metrics import scripts
-from vibezen.metrics.batch import Entry, EntryId, cut_lines, id_order, id_time, read_entry
+from vibezen.metrics.batch import Entry, EntryId, cut_lines, id_order, id_time, read_entry, read_header
 from vibezen.metrics.clock import HOUR, Clock, wall
 from vibezen.metrics.commitlog import Counters, DeadLetter, Extent, Record, Seen
 from vibezen.metrics.config import STREAM_BYTES, Archive
@@ -66,19 +66,20 @@ class Archiver:
         self._bytes = 0
         self._since: float | None = None
         self._trimmed_at = self._forgot_at = 0.0
-        self._logged = self._position
+        self._logged, self._logged_order = self._position, self._position_order
         standing = attach(client, keys, taken, self._position, state.last.before)
         # Everything that remains is read again and skipped by what the log has seen: a restored server may have given
         # old IDs to new events, so "up to the position" would lose them.
         self.cursor: EntryId = "0-0"
         self._entries_read = max(standing.entries_added - standing.length, 0)
+        self.suspect = standing.suspect
+        self._left = standing.position
         self._confirm(standing.position, standing.entries_read, state.last.dead)
 
     def take(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> None:
-        self.cursor = entry_id.decode()
-        self._entries_read += 1
-        if self._since is None:
-            self._since = self._now()
+        self._begin(entry_id)
+        if b"events" not in fields and id_order(self.cursor) <= self._position_order:
+            return
         try:
             entry = read_entry(self.cursor, fields)
         except InvalidEvent as bad:
@@ -98,6 +99,33 @@ class Archiver:
         if verdict.events:
             self._keep(verdict)
         self._advance()
+
+    def knows(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> bool:
+        entry = read_header(entry_id.decode(), fields)
+        if entry.producer is None:
+            return id_order(entry.id) <= self._position_order
+        seen = self._seen.get(entry.producer)
+        return seen is not None and entry.seq + entry.n - 1 <= seen.number
+
+    def condemn(self, entry_id: bytes, fields: Mapping[bytes, bytes], reason: str) -> None:
+        """Bury an entry unread: its lines may be what nobody survives, its header is needed to know what follows."""
+        self._begin(entry_id)
+        is_new = id_order(self.cursor) > self._position_order
+        entry = read_header(self.cursor, fields)
+        known = self._known_lines(entry, is_new)
+        if known >= entry.n:
+            return
+        self._entries += 1
+        self._note(entry, known, entry.n - known)
+        self._account.condemned += entry.n - known
+        self._bury(f"{self.cursor}/0", reason, _shown(fields), entry.n - known)
+        self._advance()
+
+    def _begin(self, entry_id: bytes) -> None:
+        self.cursor = entry_id.decode()
+        self._entries_read += 1
+        if self._since is None:
+            self._since = self._now()
 
     def _note(self, entry: Entry, known: int, judged: int) -> None:
         """Write an entry into the account."""
@@ -142,13 +170,12 @@ class Archiver:
             return
         self._entries += 1
         self._account.foreign += 1
-        shown = {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in fields.items()}
-        self._bury(f"{self.cursor}/0", reason, msgspec.json.encode(shown))
+        self._bury(f"{self.cursor}/0", reason, _shown(fields))
         self._advance()
 
-    def _bury(self, letter_id: str, reason: str, payload: bytes) -> None:
-        self._rejected += 1
-        self._account.rejected += 1
+    def _bury(self, letter_id: str, reason: str, payload: bytes, events: int = 1) -> None:
+        self._rejected += events
+        self._account.rejected += events
         self._bytes += len(payload)
         self._dead.append(DeadLetter(letter_id, reason, id_time(self.cursor), payload.decode("utf-8", "replace")))
 
@@ -160,13 +187,17 @@ class Archiver:
 
     def idle(self) -> None:
         """Nothing comes in: close what has grown old, let go of what all groups have read, keep the lease."""
-        self._closed += self._segments.roll()
+        if self._since is None:
+            self._closed += self._segments.roll()
         if self._closed:
             self._since = self._now()
             self.commit()
         else:
-            renew(self._client, self._keys, self._taken)
+            self.renew()
         self._trim()
+
+    def renew(self) -> None:
+        renew(self._client, self._keys, self._taken, self._left)
 
     def wait_ms(self) -> int | None:
         if self._since is None:
@@ -178,24 +209,23 @@ class Archiver:
     def commit(self) -> None:
         if self._since is None:
             return
-        written = self._segments.write()
-        dead, self._dead = self._dead, []
-        counters = Counters(self._entries, self._events, self._rejected, self._duplicates, self._lost)
-        extents = [*self._closed, *(segment.extent() for segment in written)]
-        if extents or dead or self._changed or id_order(self._position) != self._committed_order:
-            record = Record(
-                self._position, extents, self._changed, dead, counters, before=self._logged, account=self._account
-            )
-            self._log.append(record)
-            self._logged = self._position
-        self._confirm(self.cursor, self._entries_read, dead)
-        for segment in written:
-            segment.publish()
-        self._changed = {}
+        extents = [*self._closed, *self._segments.write()]
+        if extents or self._dead or self._changed or self._position_order != self._logged_order:
+            self._log.append(self._record(extents))
+            self._logged, self._logged_order = self._position, self._position_order
+        self._confirm(self.cursor, self._entries_read, self._dead)
+        self._segments.publish()
+        self._dead, self._changed = [], {}
         self._closed = self._segments.roll()
         self._bytes = 0
         self._since = None
         self._trim()
+
+    def _record(self, extents: list[Extent]) -> Record:
+        counters = Counters(self._entries, self._events, self._rejected, self._duplicates, self._lost)
+        return Record(
+            self._position, extents, self._changed, self._dead, counters, before=self._logged, account=self._account
+        )
 
     def _trim(self) -> None:
         """Let go of what nobody needs any more: entries that all groups have read, producers that send no more."""
@@ -208,8 +238,8 @@ class Archiver:
             self._forgot_at = now
 
     def _confirm(self, position: EntryId, entries_read: int | None, dead: list[DeadLetter]) -> None:
-        """Tell Redis what the log says. Raises Fenced when the shard has a newer owner."""
-        self._committed_order = self._position_order
+        """Tell Redis what the log says. Raises Fenced when the shard has a newer owner, StreamMoved when the group is
+        not where it was left."""
         shard, group = self._taken.shard, self._taken.group
         books: dict[str, str | int] = {
             "entries": self._entries,
@@ -219,6 +249,7 @@ class Archiver:
             "lost": self._lost,
             "account": msgspec.json.encode(self._account).decode(),
             "max_bytes": self._max_bytes,
+            "trouble": "",
             "position": self._position,
             "epoch": self._taken.epoch,
             "owner": self._taken.owner,
@@ -237,11 +268,12 @@ class Archiver:
                 self._keys.dead(shard),
             ],
             [
-                *(self._taken.fence, self._taken.owner, LEASE_MS, group, position),
+                *(self._taken.fence, self._taken.owner, LEASE_MS, group, self._left, position),
                 *("" if entries_read is None else entries_read, len(books), *fields, *letters),
             ],
         )
         require(answer, self._taken)
+        self._left = position
 
     def spent(self) -> bool:
         return self._log.grown >= LOG_BYTES
@@ -249,3 +281,10 @@ class Archiver:
     def close(self) -> None:
         self._segments.close()
         self._log.close()
+
+
+def _shown(fields: Mapping[bytes, bytes]) -> bytes:
+    """A whole entry as the payload of a dead letter."""
+    return msgspec.json.encode(
+        {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in fields.items()}
+    )

@@ -6,7 +6,8 @@ from typing import Final, NamedTuple
 from redis import Redis
 
 from vibezen.metrics import scripts
-from vibezen.metrics.errors import Fenced
+from vibezen.metrics.batch import EntryId
+from vibezen.metrics.errors import Fenced, StreamMoved
 from vibezen.metrics.keys import Keys
 
 PACKAGE: Final = "vibezen.metrics.consumers"
@@ -41,19 +42,47 @@ def take(client: Redis, keys: Keys, shard: int, group: str, owner: str, epoch_se
     return Taken(shard, group, owner, answer[1].decode()) if answer[0] == 1 else None
 
 
-def renew(client: Redis, keys: Keys, taken: Taken) -> None:
-    """Show a sign of life; raises Fenced when the shard has a newer owner."""
-    lease, fence = keys.lease(taken.shard, taken.group), keys.fence(taken.shard, taken.group)
-    answer = scripts.run(client, scripts.load(PACKAGE, "renew"), [lease, fence], [taken.fence, taken.owner, LEASE_MS])
+def renew(client: Redis, keys: Keys, taken: Taken, left: EntryId) -> None:
+    """Show a sign of life. `left`: where this owner left its group.
+
+    Raises Fenced when the shard has a newer owner, StreamMoved when the group is not there any more.
+    """
+    shard, group = taken.shard, taken.group
+    answer = scripts.run(
+        client,
+        scripts.load(PACKAGE, "renew"),
+        [keys.lease(shard, group), keys.fence(shard, group), keys.events(shard)],
+        [taken.fence, taken.owner, LEASE_MS, group, left],
+    )
     require(answer, taken)
 
 
-def release(client: Redis, keys: Keys, taken: Taken) -> None:
-    """Let a successor start at once instead of waiting for the lease to run out."""
-    scripts.run(client, scripts.load(PACKAGE, "release"), [keys.lease(taken.shard, taken.group)], [taken.owner])
+def release(client: Redis, keys: Keys, taken: Taken, *, blameless: bool = True) -> None:
+    """Let a successor start at once instead of waiting for the lease to run out. `blameless`: no entry had to do with
+    the end, so that it counts against none."""
+    shard, group = taken.shard, taken.group
+    scripts.run(
+        client,
+        scripts.load(PACKAGE, "release"),
+        [keys.lease(shard, group), keys.fence(shard, group), keys.books(shard)],
+        [taken.owner, taken.fence, group, int(blameless)],
+    )
+
+
+def tell_trouble(client: Redis, keys: Keys, taken: Taken, trouble: str) -> None:
+    """Say in the books why nothing is committed now; the next commit takes it back."""
+    answer = scripts.run(
+        client,
+        scripts.load(PACKAGE, "trouble"),
+        [keys.fence(taken.shard, taken.group), keys.books(taken.shard)],
+        [taken.fence, taken.group, trouble],
+    )
+    require(answer, taken)
 
 
 def require(answer: object, taken: Taken) -> None:
-    """Raise Fenced when a fenced script refused."""
+    """Raise Fenced or StreamMoved when a fenced script refused."""
     if answer == 0:
         raise Fenced(f"{taken.group} of shard {taken.shard}: another owner has taken over from {taken.fence}")
+    if answer == -1:
+        raise StreamMoved(f"{taken.group} of shard {taken.shard}: the stream is not as it was left; starting anew")

@@ -13,20 +13,20 @@ from vibezen.metrics.clock import Clock
 from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.config import Archive
 from vibezen.metrics.errors import Fenced
-from vibezen.metrics.layout import FILE_MODE, Layout, SegmentName, fsync_folder, hidden, make_folder, write_all
+from vibezen.metrics.layout import FILE_MODE, Layout, SegmentName, append_all, fsync_folder, hidden, make_folder, space
 
 OPEN_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 
 
 class Segment:
-    """One open file. Lines gather in memory until `write`; `extent` tells what is written."""
+    """One file, made by the first `write`. Lines gather in memory until then; `extent` tells what is written."""
 
     def __init__(self, path: Path, relative: str, born: float) -> None:
         self.path = path
         self.relative = relative
         self.born = born
         self.public = False
-        self._fd = os.open(hidden(path), OPEN_FLAGS, FILE_MODE)
+        self._fd: int | None = None
         self._lines: list[bytes] = []
         self.end = 0
         self.events = 0
@@ -41,13 +41,24 @@ class Segment:
         self.max_ts = max(self.max_ts, max_ts)
 
     def write(self) -> None:
-        """Put the gathered lines into the file and make them durable."""
+        """Put the gathered lines into the file and make them durable. After StoreFull it can be called again."""
+        if not self._lines:
+            return
+        fd = self._open() if self._fd is None else self._fd
         data = b"".join(self._lines)
+        append_all(fd, self.end, data)
+        os.fdatasync(fd)
         self._lines.clear()
-        write_all(self._fd, data)
-        os.fdatasync(self._fd)
         self.end += len(data)
         self.crc = zlib.crc32(data, self.crc)
+
+    def _open(self) -> int:
+        make_folder(self.path.parent)
+        with space():
+            self._fd = fd = os.open(hidden(self.path), OPEN_FLAGS, FILE_MODE)
+        for folder in self.path.parents[:3]:  # a crash may have come between making a folder and this
+            fsync_folder(folder)
+        return fd
 
     def extent(self, *, closed: bool = False) -> Extent:
         return Extent(self.relative, self.end, self.events, self.min_ts, self.max_ts, self.crc, closed)
@@ -58,14 +69,16 @@ class Segment:
             return
         try:
             # link, not rename: it must not replace a sealed copy that a successor put there.
-            os.link(hidden(self.path), self.path)
+            with space():
+                os.link(hidden(self.path), self.path)
             os.unlink(hidden(self.path))
         except (FileExistsError, FileNotFoundError):
             raise Fenced(f"segment {self.relative}: a successor has sealed it") from None
         self.public = True
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd is not None:
+            os.close(self._fd)
 
 
 class Segments:
@@ -91,18 +104,20 @@ class Segments:
     def _new(self, partition: str) -> Segment:
         self._number += 1
         path = self._layout.segment(partition, SegmentName(self._shard, self._epoch, self._number))
-        make_folder(path.parent)
-        segment = Segment(path, str(path.relative_to(self._layout.events)), self._now())
-        fsync_folder(path.parent)
-        return segment
+        return Segment(path, str(path.relative_to(self._layout.events)), self._now())
 
-    def write(self) -> list[Segment]:
-        """Make all gathered lines durable; the segments they went to."""
-        written = list(self._touched.values())
-        for segment in written:
+    def write(self) -> list[Extent]:
+        """Make all gathered lines durable; what of the files they went to is data once a record names it. Until
+        `publish` the same is answered again: nothing is forgotten when a later step finds no space."""
+        for segment in self._touched.values():
             segment.write()
+        return [segment.extent() for segment in self._touched.values()]
+
+    def publish(self) -> None:
+        """Show the segments whose data is confirmed. Raises Fenced when a successor has sealed one of them."""
+        for segment in self._touched.values():
+            segment.publish()
         self._touched.clear()
-        return written
 
     def roll(self) -> list[Extent]:
         """Close the segments that are large, old or too many. The next commit record must name them as closed."""

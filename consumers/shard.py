@@ -12,6 +12,8 @@ from redis import Redis
 from vibezen.metrics import scripts
 from vibezen.metrics.batch import EntryId
 from vibezen.metrics.consumers.lease import PACKAGE, Taken, require
+from vibezen.metrics.consumers.marks import Marks, RawEntry, is_suspect
+from vibezen.metrics.errors import StoreFull
 from vibezen.metrics.keys import GROUPS, Keys
 
 BLOCK_MS: Final = 1000
@@ -22,20 +24,27 @@ FIRST_COUNT: Final = 8
 MAX_COUNT: Final = 256
 TRIM_SECONDS: Final = 2.0
 
-RawEntry = tuple[bytes, Mapping[bytes, bytes]]
-
 
 class Sink(Protocol):
     """Where a shard's entries take effect.
 
     `commit` makes the effect durable and moves the position in one step: when it returns, the entries taken so far
     will not be handed to this group again; when it raises, they will, and doing them twice has the effect of once.
+    Raising StoreFull, it has committed nothing and can be called again.
     """
 
     cursor: EntryId
     """The newest entry taken; reading goes on behind it."""
+    suspect: bool
+    """Whether owners before this one failed where it begins."""
 
     def take(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> None: ...
+
+    def knows(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> bool:
+        """Whether an entry was committed before, so that taking it does nothing."""
+
+    def condemn(self, entry_id: bytes, fields: Mapping[bytes, bytes], reason: str) -> None:
+        """Pass an entry by that nobody survives; count its events as rejected."""
 
     def wait_ms(self) -> int | None:
         """Milliseconds until a commit is due (0: now); None while there is nothing to commit."""
@@ -43,7 +52,10 @@ class Sink(Protocol):
     def commit(self) -> None: ...
 
     def idle(self) -> None:
-        """Called when there is nothing to read and nothing to commit; keeps the lease."""
+        """Called when there is nothing to read; keeps the lease."""
+
+    def renew(self) -> None:
+        """Keep the lease, and nothing else."""
 
     def spent(self) -> bool:
         """Whether the owner should start anew (its log has grown long)."""
@@ -51,14 +63,26 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+class Space(Protocol):
+    """What to do while there is no space for a commit."""
+
+    def wait(self, full: StoreFull) -> bool:
+        """Wait for a while; whether to try again."""
+
+    def found(self) -> None:
+        """Called when a commit was possible."""
+
+
 class Standing(NamedTuple):
-    """Where a group stands in its stream when an owner attaches. `entries_read`: None when the server cannot tell."""
+    """Where a group stands in its stream when an owner attaches. `entries_read`: None when the server cannot tell.
+    `suspect`: whether owners before this one failed here."""
 
     entries_added: int
     length: int
     entries_read: int | None
     position: EntryId
     books: Mapping[str, str]
+    suspect: bool
 
 
 def attach(
@@ -90,28 +114,55 @@ def attach(
     if read < 0 and at == b"0-0":
         read = added - length  # nothing read yet, and whatever is gone was trimmed from the front
     known = dict(zip(texts[::2], texts[1::2], strict=True))
-    return Standing(added, length, None if read < 0 else read, at.decode(), known)
+    suspected = is_suspect(known, taken.group, position or at.decode())
+    return Standing(added, length, None if read < 0 else read, at.decode(), known, suspected)
 
 
-def run_shard(reader: "Reader", sink: Sink, stopping: Callable[[], bool], *, once: bool = False) -> None:
+def run_shard(
+    reader: "Reader",
+    sink: Sink,
+    marks: Marks,
+    stopping: Callable[[], bool],
+    *,
+    once: bool = False,
+    space: "Space | None" = None,
+) -> None:
     """Read and commit until asked to stop, or with `once` until the stream holds nothing more.
 
-    What was taken is committed before this returns. Raises Fenced when the shard has a newer owner, and lets errors of
-    the server and of the file system through: the owner then starts anew from what is committed.
+    What was taken is committed before this returns. Without space for it, `space` waits; StoreFull is raised where it
+    does not. Raises Fenced when the shard has a newer owner and
+    StreamMoved when the stream is not as it was left, and lets errors of the server and of the file system through: the
+    owner then starts anew from what is committed.
     """
+
+    def commit() -> None:
+        _with_space(sink.commit, space)
+
     while not stopping() and not sink.spent():
         wait = sink.wait_ms()
         block = BLOCK_MS if wait is None else min(wait, BLOCK_MS)
         entries = reader.read(sink.cursor, 0 if once else block)
-        for entry_id, fields in entries:
-            sink.take(entry_id, fields)
+        marks.feed(sink, entries, commit, stopping)
         if sink.wait_ms() == 0 or (once and not entries):
-            sink.commit()
+            commit()
         elif not entries:
-            sink.idle()
+            _with_space(sink.idle, space)
         if once and not entries:
             return
-    sink.commit()
+    commit()
+
+
+def _with_space(act: Callable[[], None], space: "Space | None") -> None:
+    while True:
+        try:
+            act()
+        except StoreFull as full:
+            if space is None or not space.wait(full):
+                raise
+        else:
+            if space is not None:
+                space.found()
+            return
 
 
 class Reader:

@@ -15,12 +15,12 @@ from vibezen.metrics.commitlog import Extent, LogState, Record, Seen, encode_rec
 from vibezen.metrics.layout import (
     FILE_MODE,
     Layout,
+    append_all,
     fsync_folder,
     hidden,
     publish,
     publish_copy,
     publish_once,
-    write_all,
 )
 
 PRODUCERS_KEPT: Final = 30 * 86_400.0
@@ -40,14 +40,22 @@ class CommitLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
-        self.grown = 0
+        self._begin = self._end = os.fstat(self._fd).st_size
+
+    @property
+    def grown(self) -> int:
+        """Bytes appended by this owner."""
+        return self._end - self._begin
 
     def append(self, record: Record) -> None:
-        """Durable on return: from then on, what the record names is data."""
+        """Durable on return: from then on, what the record names is data.
+
+        Raises StoreFull with nothing appended: behind a torn record readers would see no other.
+        """
         line = encode_record(record)
-        write_all(self._fd, line)
+        append_all(self._fd, self._end, line)
         os.fdatasync(self._fd)
-        self.grown += len(line)
+        self._end += len(line)
 
     def close(self) -> None:
         os.close(self._fd)

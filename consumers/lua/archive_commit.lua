@@ -1,20 +1,32 @@
 #!lua flags=allow-oom
 -- Confirm what the archiver has made durable: move the group's position, write books and dead letters.
 -- KEYS  1 stream  2 lease  3 fence  4 books  5 dead letters
--- ARGV  1 fence  2 owner  3 lease time in ms  4 group  5 position  6 entries read ('' = unknown)
---       7 number of book fields, then that many field, value; the rest: dead letter id, dead letter
--- Reply 1, or 0 when another owner has raised the fence (then nothing was written).
+-- ARGV  1 fence  2 owner  3 lease time in ms  4 group  5 where the owner left the group  6 position
+--       7 entries read ('' = unknown)  8 number of book fields, then that many field, value;
+--       the rest: dead letter id, dead letter
+-- Reply 1; 0 when another owner has raised the fence; -1 when the group is not where the owner left it. Then nothing
+--       was written.
 -- Atomic, because position, books and dead letters tell of the same entries. All values are absolute: twice is once.
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then
   return 0
 end
-if ARGV[6] == '' then
-  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[4], ARGV[5])
-else
-  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[4], ARGV[5], 'ENTRIESREAD', ARGV[6])
+-- A stream that was made anew, perhaps by a slower clock, holds entries that this position would hide.
+for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for i = 1, #row, 2 do
+    group[row[i]] = row[i + 1]
+  end
+  if group['name'] == ARGV[4] and group['last-delivered-id'] ~= ARGV[5] then
+    return -1
+  end
 end
-local last = 7 + 2 * tonumber(ARGV[7])
-for i = 8, last, 2 do
+if ARGV[7] == '' then
+  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[4], ARGV[6])
+else
+  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[4], ARGV[6], 'ENTRIESREAD', ARGV[7])
+end
+local last = 8 + 2 * tonumber(ARGV[8])
+for i = 9, last, 2 do
   redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
 end
 for i = last + 1, #ARGV, 2 do

@@ -4,6 +4,7 @@
 -- ARGV  1 fence  2 group  3 position the caller knows of ('' = ask the books)  4 '1' to note the floor of the windows
 --       5 the position the caller had committed before that one, which the books may still show after a crash
 --       The floor is the Unix second since when windows hold everything: 0 where nothing was ever taken off the stream.
+--       The owner's start is noted in the books, `<group>.began`: position, how many in a row began there, its fence.
 -- Reply {entries ever added, length, entries the group has read or -1, position, books as a flat list}, 0 when fenced.
 --       The position is the group's; where the books were asked, the later of the two.
 -- Atomic, because an entry added between creating the group and raising the last ID could take an ID already used.
@@ -27,6 +28,9 @@ local position = ARGV[3]
 if position == '' then
   position = redis.call('HGET', KEYS[3], ARGV[2] .. '.position') or '0-0'
 end
+local began, starts = string.match(redis.call('HGET', KEYS[3], ARGV[2] .. '.began') or '', '^(%S+) (%d+) ')
+starts = began == position and starts + 1 or 1
+redis.call('HSET', KEYS[3], ARGV[2] .. '.began', string.format('%s %d %s', position, starts, ARGV[1]))
 local found
 if redis.call('EXISTS', KEYS[1]) == 1 then
   for _, row in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do

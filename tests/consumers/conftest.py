@@ -8,7 +8,8 @@ import redis
 from vibezen.metrics.config import Aggregation, Archive
 from vibezen.metrics.consumers.aggregator import Aggregator
 from vibezen.metrics.consumers.archiver import Archiver
-from vibezen.metrics.consumers.lease import take
+from vibezen.metrics.consumers.lease import Taken, take
+from vibezen.metrics.consumers.marks import Marks
 from vibezen.metrics.consumers.shard import Reader, Sink, run_shard
 from vibezen.metrics.consumers.takeover import highest_epoch
 from vibezen.metrics.keys import Keys
@@ -16,6 +17,7 @@ from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import SeriesTable
 
 KEYS = Keys()
+NOBODY = Taken(0, "none", "nobody", "0:0")
 
 Drain = Callable[[Sink], None]
 NewArchiver = Callable[..., Archiver]
@@ -34,7 +36,8 @@ def drain(client: redis.Redis) -> Drain:
     """Feed a sink everything its stream holds, and commit."""
 
     def run(sink: Sink) -> None:
-        run_shard(Reader(client, KEYS.events(0)), sink, lambda: False, once=True)
+        marks = Marks(client, KEYS, NOBODY, careful=False)
+        run_shard(Reader(client, KEYS.events(0)), sink, marks, lambda: False, once=True)
 
     return run
 

@@ -11,7 +11,7 @@ from vibezen.metrics.batch import id_order
 from vibezen.metrics.config import Aggregation, Width
 from vibezen.metrics.consumers.aggregator import Aggregator
 from vibezen.metrics.consumers.shard import Sink
-from vibezen.metrics.errors import Fenced
+from vibezen.metrics.errors import Fenced, StreamMoved
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import FIELD, decode_frame
@@ -317,7 +317,7 @@ def test_an_owner_whose_group_was_made_anew_has_to_attach_again(
     for group in ("archive", "aggregate"):
         client.xgroup_create(KEYS.events(0), group, "0", mkstream=True)
     feed.append([event(2, now)])
-    with pytest.raises(Fenced):
+    with pytest.raises(StreamMoved):
         drain(aggregator)
     drain(new_aggregator())
     assert total(client).sum == 3

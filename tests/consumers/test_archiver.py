@@ -12,7 +12,7 @@ from vibezen.metrics.commitlog import read_log
 from vibezen.metrics.config import Archive
 from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.consumers.shard import Sink, trim
-from vibezen.metrics.errors import Fenced
+from vibezen.metrics.errors import Fenced, StreamMoved
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
 
@@ -256,6 +256,25 @@ def test_new_events_under_old_ids_of_a_restored_server_are_kept(
     assert raised > "1000000009000-0"
     drain(new_archiver())
     assert values_on_disk(layout.root) == Counter([1.0, 2.0, 3.0, 4.0])
+
+
+def test_a_stream_made_anew_by_a_slower_clock_is_not_hidden_by_a_late_commit(
+    client: redis.Redis, layout: Layout, new_archiver: NewArchiver, drain: Drain
+) -> None:
+    """The stream vanishes between a read and its commit, and what comes then has lower IDs."""
+    feed = Feed(client)
+    feed.append([event(0)], entry_id="1000000001000-0")
+    late = new_archiver()
+    drain(late)
+    feed.append([event(1)], entry_id="1000000009000-0")
+    stale_entry(client, late, "(1000000001000-0")
+    client.delete(KEYS.events(0))
+    Feed(client, "p2").append([event(2)], entry_id="1000000005000-0")
+    client.xgroup_create(KEYS.events(0), "archive", id="0")
+    with pytest.raises(StreamMoved):
+        late.commit()
+    drain(new_archiver())
+    assert values_on_disk(layout.root) == Counter([0.0, 1.0, 2.0])
 
 
 def test_trimming_waits_for_every_declared_group(client: redis.Redis, new_archiver: NewArchiver, drain: Drain) -> None:

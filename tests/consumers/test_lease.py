@@ -2,7 +2,7 @@ import pytest
 import redis
 
 from vibezen.metrics.consumers.lease import release, renew, take
-from vibezen.metrics.errors import Fenced
+from vibezen.metrics.errors import Fenced, StreamMoved
 from vibezen.metrics.keys import Keys
 
 KEYS = Keys()
@@ -36,15 +36,16 @@ def test_a_stale_owner_cannot_renew(client: redis.Redis) -> None:
     client.delete(KEYS.lease(0, "archive"))
     assert take(client, KEYS, 0, "archive", "b") is not None
     with pytest.raises(Fenced):
-        renew(client, KEYS, stale)
+        renew(client, KEYS, stale, "0-0")
     assert client.get(KEYS.lease(0, "archive")) == b"b"
 
 
 def test_renewing_brings_an_expired_lease_back_while_nobody_took_over(client: redis.Redis) -> None:
     taken = take(client, KEYS, 0, "archive", "a")
     assert taken is not None
+    client.xgroup_create(KEYS.events(0), "archive", id="0", mkstream=True)
     client.delete(KEYS.lease(0, "archive"))
-    renew(client, KEYS, taken)
+    renew(client, KEYS, taken, "0-0")
     assert client.get(KEYS.lease(0, "archive")) == b"a"
 
 
@@ -69,4 +70,21 @@ def test_a_flushed_server_fences_the_owner(client: redis.Redis) -> None:
     assert taken is not None
     client.flushall()
     with pytest.raises(Fenced):
-        renew(client, KEYS, taken)
+        renew(client, KEYS, taken, "0-0")
+
+
+@pytest.mark.parametrize("moved", ["stream gone", "group gone", "group elsewhere"])
+def test_owner_of_a_stream_that_is_not_as_it_was_left_cannot_renew(client: redis.Redis, moved: str) -> None:
+    taken = take(client, KEYS, 0, "archive", "a")
+    assert taken is not None
+    client.xadd(KEYS.events(0), {"x": "y"}, id="5-1")
+    client.xgroup_create(KEYS.events(0), "archive", id="5-1")
+    renew(client, KEYS, taken, "5-1")
+    if moved == "stream gone":
+        client.delete(KEYS.events(0))
+    elif moved == "group gone":
+        client.xgroup_destroy(KEYS.events(0), "archive")
+    else:
+        client.xgroup_setid(KEYS.events(0), "archive", "0")
+    with pytest.raises(StreamMoved):
+        renew(client, KEYS, taken, "5-1")

@@ -128,6 +128,62 @@ def test_a_flushed_server_is_picked_up_again(
     wait_until(lambda: total(client).sum == 2.0)
 
 
+def vanish(client: redis.Redis, what: str) -> None:
+    if what == "stream":
+        client.delete(KEYS.events(0))
+    elif what == "groups":
+        for group in ("archive", "aggregate"):
+            client.xgroup_destroy(KEYS.events(0), group)
+    elif what == "scripts":
+        client.script_flush()
+    else:
+        client.flushall()
+
+
+@pytest.mark.parametrize("what", ["stream", "groups", "scripts", "everything"])
+def test_idle_owners_notice_what_vanished(
+    client: redis.Redis, settings: Settings, start: Start, wait_until: WaitUntil, what: str
+) -> None:
+    """Nothing is appended that would tell them. C7: within five seconds both stand where they can read again."""
+    start("archive", settings)
+    start("aggregate", settings)
+    Feed(client).append([event(1)])
+    wait_until(lambda: lag(client, "archive") == lag(client, "aggregate") == 0)
+    vanish(client, what)
+    wait_until(lambda: lag(client, "archive") == lag(client, "aggregate") == 0)
+    wait_until(lambda: None not in owners(client, "archive", 1) + owners(client, "aggregate", 1))
+    epochs = [client.hget(KEYS.books(0), f"{group}.epoch") for group in ("archive", "aggregate")]
+    Feed(client, "p2").append([event(2)])
+    wait_until(lambda: values_on_disk(settings.storage_dir) == Counter([1.0, 2.0]))
+    wait_until(lambda: total(client).sum == (2.0 if what == "everything" else 3.0))
+    assert epochs == [client.hget(KEYS.books(0), f"{group}.epoch") for group in ("archive", "aggregate")]
+
+
+def test_entries_under_lower_ids_of_a_stream_made_anew_are_read(
+    client: redis.Redis, settings: Settings, start: Start, wait_until: WaitUntil
+) -> None:
+    """As after a failover to a server whose clock is behind, while the reader sits and waits at its old place."""
+    start("archive", settings)
+    Feed(client).append([event(1)])
+    wait_until(lambda: lag(client, "archive") == 0)
+    with client.pipeline(transaction=True) as pipe:
+        pipe.delete(KEYS.events(0))
+        Feed(pipe, "p2").append_in([event(2)], entry_id="1000000005000-0")
+        pipe.execute()
+    wait_until(lambda: values_on_disk(settings.storage_dir) == Counter([1.0, 2.0]))
+
+
+def test_another_server_behind_the_same_connections_makes_owners_start_anew(
+    client: redis.Redis, settings: Settings, start: Start, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy may change the server under an open connection; only the server's own name tells."""
+    start("archive", settings)
+    wait_until(lambda: client.hget(KEYS.books(0), "archive.epoch") == b"1")
+    real = redis.Redis.info
+    monkeypatch.setattr(redis.Redis, "info", lambda self, *section: {**real(self, *section), "run_id": "another"})
+    wait_until(lambda: client.hget(KEYS.books(0), "archive.epoch") == b"2")
+
+
 def test_a_server_that_comes_back_is_picked_up_again(
     tmp_path: Path, start_server: StartServer, start: Start, wait_until: WaitUntil
 ) -> None:

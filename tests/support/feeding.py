@@ -29,13 +29,17 @@ class Feed:
         self.next = 1
 
     def append(self, events: Sequence[Event], *, entry_id: EntryId = "*", seq: int | None = None) -> EntryId:
+        added = self.append_in(events, entry_id=entry_id, seq=seq)
+        assert isinstance(added, bytes)
+        return added.decode()
+
+    def append_in(self, events: Sequence[Event], *, entry_id: EntryId = "*", seq: int | None = None) -> object:
+        """The same in a pipeline, which answers later."""
         number = self.next if seq is None else seq
         fields: Any = batch_fields(self.name, number, len(events), encode_lines(events), b"{}")
         self.next = max(self.next, number + len(events))
         pairs = dict(zip(fields[::2], fields[1::2], strict=True))
-        added = self._client.xadd(Keys().events(self.shard), pairs, id=entry_id)
-        assert isinstance(added, bytes)
-        return added.decode()
+        return self._client.xadd(Keys().events(self.shard), pairs, id=entry_id)
 
 
 def lines_on_disk(root: Path) -> list[dict[str, Any]]:

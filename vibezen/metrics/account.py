@@ -27,7 +27,8 @@ class Account(msgspec.Struct, omit_defaults=True):
     `begun`: the append script's count at which this account begins, and `appended` that at the newest entry read.
     `foreign`: in entries the script did not append, such as an XADD by hand. `accepted`: archived, or aggregated.
     `too_old`: accepted by the rules, but its windows have expired. `rejected`: dead letters. `repeated`: known from
-    before. `trimmed`: appended, and gone from the stream before this group read it.
+    before. `trimmed`: appended, and gone from the stream before this group read it. `condemned`: those of the rejected
+    whose entry was given up by this group, since it ended whoever worked on it; the other group may have accepted them.
     """
 
     epoch: str = ""
@@ -39,6 +40,7 @@ class Account(msgspec.Struct, omit_defaults=True):
     rejected: int = 0
     repeated: int = 0
     trimmed: int = 0
+    condemned: int = 0
 
     @property
     def difference(self) -> int:
@@ -63,3 +65,4 @@ class Account(msgspec.Struct, omit_defaults=True):
     def _begin(self, epoch: str, at: int) -> None:
         self.epoch, self.begun, self.appended = epoch, at, at
         self.foreign = self.accepted = self.too_old = self.rejected = self.repeated = self.trimmed = 0
+        self.condemned = 0

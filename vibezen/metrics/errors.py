@@ -9,12 +9,14 @@ MetricsError
 ├── MissingExtra                this command needs an optional part that is not installed; exit 2
 ├── StoreError                  the storage folder cannot be used; exit 1
 │   ├── StoreMismatch           … it belongs to another store than the server knows
-│   └── StoreInUse              … another `up` holds it
+│   ├── StoreInUse              … another `up` holds it
+│   └── StoreFull               … no space: nothing was committed, and the same can be tried again
 ├── ServerError                 the Redis or Valkey server cannot be used; exit 1
 │   ├── ServerUnavailable       … not reachable now: wait and try again
 │   └── ServerUnsuitable        … reachable, but too old or set up so that data would be lost
 ├── ImportStopped               an import cannot go on: what was appended stays, and it can be resumed; exit 1
 ├── AddressInUse                the port to serve on is taken; exit 1
+├── StreamMoved                 the stream or group is not where its owner left it: attach anew, commit nothing
 └── Fenced                      another owner has taken this shard over; stop at once, change nothing
 """
 
@@ -32,8 +34,10 @@ __all__ = [
     "ServerUnavailable",
     "ServerUnsuitable",
     "StoreError",
+    "StoreFull",
     "StoreInUse",
     "StoreMismatch",
+    "StreamMoved",
     "UntimelyEvent",
 ]
 
@@ -102,6 +106,10 @@ class StoreInUse(StoreError):
     """Another process holds this folder for itself."""
 
 
+class StoreFull(StoreError):
+    """The disk or a quota has no space for it now. What failed was undone, and can be tried again."""
+
+
 class ServerError(MetricsError):
     """The Redis or Valkey server cannot be used."""
 
@@ -120,6 +128,10 @@ class ImportStopped(MetricsError):
 
 class AddressInUse(MetricsError):
     """The address to listen on is taken by another process, or may not be bound."""
+
+
+class StreamMoved(MetricsError):
+    """The stream or its group was removed, made anew or replaced by another server's. What was taken is read again."""
 
 
 class Fenced(MetricsError):

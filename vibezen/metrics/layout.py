@@ -3,6 +3,7 @@
 Folders are 0700 and files 0600: events may hold what users typed.
 """
 
+import errno
 import os
 import re
 import uuid
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from vibezen.metrics.clock import HOUR
-from vibezen.metrics.errors import StoreError
+from vibezen.metrics.errors import StoreError, StoreFull
 
 FORMAT: Final = 1
 """Version of the folder's layout; a newer one is refused."""
@@ -135,7 +136,8 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    with space():
+        folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
     fsync_folder(folder.parent)
 
 
@@ -153,6 +155,33 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def append_all(fd: int, end: int, data: bytes) -> None:
+    """The same behind `end`, the length of a file of ours; raises StoreFull with that length restored."""
+    with space():
+        try:
+            write_all(fd, data)
+        except OSError:
+            os.ftruncate(fd, end)
+            raise
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a file error says that there is no space now: on the disk, or in a quota."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def space() -> Iterator[None]:
+    """Raise StoreFull for want of space in a step that can be done again as it is. A failed fsync is no such step: what
+    was written may be gone with it."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise StoreFull(f"storage folder: {(error.strerror or str(error)).lower()}") from error
 
 
 @contextmanager
