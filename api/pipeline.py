@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from vibezen.metrics.balance import NEWEST, Books, books_of
-from vibezen.metrics.connection import is_missing_group, server_info
+from vibezen.metrics.connection import async_primaries, is_missing_group, server_info
 from vibezen.metrics.keys import AGGREGATE, GROUPS, Keys
 from vibezen.metrics.storage import MetricsStorage
 from vibezen.metrics.window_reader import shard_count
@@ -73,13 +73,12 @@ async def pipeline(
     client: Redis, keys: Keys, storage: MetricsStorage, configured_shards: int, damaged_lines: int, now: float
 ) -> Pipeline:
     shards = await shard_count(client, keys, configured_shards)
-    info: Any = await client.info()
-    server = server_info(info)
+    servers = [server_info(await each.info()) for each in await async_primaries(client)]
     return Pipeline(
         at=now,
         shards=[await _shard(client, keys, shard) for shard in range(shards)],
         store=await asyncio.to_thread(_store, storage, damaged_lines),
-        redis=Server(server.version, server.kind, server.used_memory),
+        redis=Server(servers[0].version, servers[0].kind, sum(server.used_memory for server in servers)),
     )
 
 

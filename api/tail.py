@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from vibezen.metrics.api.journal import Change, change_of, joined
 from vibezen.metrics.api.position import EntryNumber, Position, entry_id, entry_number
-from vibezen.metrics.connection import MAX_BLOCK
+from vibezen.metrics.connection import MAX_BLOCK, readable_together
 from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import FIELD, Frame, decode_frame
@@ -69,12 +69,7 @@ class Tail:
 
     async def read(self, after: Position, *, wait: bool) -> Entries:
         """What came after a position; waits up to MAX_BLOCK seconds for the first entry when asked to."""
-        streams: dict[Any, Any] = {
-            self._keys.frames: entry_id(after.live),
-            self._keys.transitions: entry_id(after.alert),
-        }
-        block = int(MAX_BLOCK * 1000) if wait else None
-        answer: Any = await self._reader.xread(streams, count=READ_COUNT, block=block)
+        answer = await self._read(after, int(MAX_BLOCK * 1000) if wait else None)
         live = answer.get(self._keys.frames.encode(), [])
         alerts = answer.get(self._keys.transitions.encode(), [])
         frames = [(entry_number(entry), _frame(fields)) for entry, fields in live]
@@ -83,6 +78,19 @@ class Tail:
             entry_number(alerts[-1][0]) if alerts else after.alert,
         )
         return Entries(position, frames, len(live) == READ_COUNT or len(alerts) == READ_COUNT)
+
+    async def _read(self, after: Position, block: int | None) -> dict[bytes, Any]:
+        """Waits at the live stream, where the two cannot be read together: alerts are seen within half of `block`."""
+        streams = {self._keys.transitions: entry_id(after.alert), self._keys.frames: entry_id(after.live)}
+        parts = readable_together(self._reader, streams)
+        answer: dict[bytes, Any] = {}
+        for part in parts:
+            waits = block is not None and part is parts[-1] and not answer
+            found: Any = await self._reader.xread(
+                part, count=READ_COUNT, block=block // len(parts) if block and waits else None
+            )
+            answer |= found
+        return answer
 
     async def between(self, start: EntryNumber, stop: EntryNumber, width: int) -> Change | None:
         """What frames after `start`, up to and with `stop`, changed; None when `start` is no longer there."""

@@ -19,7 +19,7 @@ from vibezen.metrics.api.tail import Tail
 from vibezen.metrics.api.watching import Watching
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import DEMO_VARIABLE, Settings, load
-from vibezen.metrics.connection import check_suitable, connect, connect_async, redis_url, server_info
+from vibezen.metrics.connection import async_primaries, check_suitable, connect, connect_async, redis_url, server_info
 from vibezen.metrics.event_reader import EventReader
 from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.history import History, history
@@ -145,7 +145,8 @@ class MetricsDashboard:
 
     async def _check(self) -> None:
         """See that the server may be used, and that it belongs to our store."""
-        check_suitable(server_info(await self._commands.info()), self._url)
+        for server in await async_primaries(self._commands):
+            check_suitable(server_info(await server.info()), self._url)
         check_same_store(self.storage.layout, await self._commands.get(self._keys.store))
 
 

@@ -21,13 +21,14 @@ from hypothesis import HealthCheck, settings
 
 # With --import-mode=importlib the root is not on sys.path (`import api` must not work), so the support modules are
 # put where an import looks first.
-for _name in ("waiting", "servers", "proxy", "feeding", "processes", "serving", "pipeline", "gateways"):
+for _name in ("waiting", "servers", "clusters", "proxy", "feeding", "processes", "serving", "pipeline", "gateways"):
     _spec = spec_from_file_location(f"tests.support.{_name}", Path(__file__).parent / "support" / f"{_name}.py")
     assert _spec is not None
     assert _spec.loader is not None
     sys.modules[_spec.name] = module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules[_spec.name])
 
+from tests.support.clusters import Cluster, StartCluster, StartSentinel, Watched  # noqa: E402
 from tests.support.processes import RoleProcess, StartRole  # noqa: E402
 from tests.support.proxy import Proxy, StartProxy  # noqa: E402
 from tests.support.servers import KINDS, Server, StartServer, default_kind  # noqa: E402
@@ -110,6 +111,34 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
             started.callback(server.kill)
             server.start()
             return server
+
+        yield start
+
+
+@pytest.fixture
+def start_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartCluster]:
+    """`start_cluster()`: a Redis Cluster of the test's own, three primaries with a replica each."""
+    with ExitStack() as started:
+
+        def start(kind: str | None = None, replicas: int = 1) -> Cluster:
+            cluster = Cluster(kind or default_kind(), lambda: tmp_path_factory.mktemp("cluster"), replicas)
+            started.callback(cluster.kill)
+            cluster.start()
+            return cluster
+
+        yield start
+
+
+@pytest.fixture
+def start_sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartSentinel]:
+    """`start_sentinel()`: a primary, its replica and the Sentinel that watches them."""
+    with ExitStack() as started:
+
+        def start(kind: str | None = None) -> Watched:
+            watched = Watched(kind or default_kind(), lambda: tmp_path_factory.mktemp("sentinel"))
+            started.callback(watched.kill)
+            watched.start()
+            return watched
 
         yield start
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import redis
 
 from vibezen.metrics.batch import EntryId, batch_fields
+from vibezen.metrics.connection import primaries
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.window import Window, from_blob, merged
@@ -55,7 +56,8 @@ def windows(client: redis.Redis, width: int = 10, shards: int = 1) -> Iterator[t
     """(shard, start, series → window) for every stored window of `width`."""
     keys = Keys()
     for shard in range(shards):
-        for name in client.scan_iter(keys.window(shard, width, 0)[:-1] + "*"):
+        pattern = keys.window(shard, width, 0)[:-1] + "*"
+        for name in (name for server in primaries(client) for name in server.scan_iter(pattern)):
             stored: Any = client.hgetall(name)
             blobs = {series.decode(): from_blob(blob) for series, blob in stored.items()}
             yield shard, int(name.decode().rpartition(":")[2]), blobs

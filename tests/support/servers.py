@@ -53,7 +53,7 @@ def program(kind: str) -> str:
     pytest.skip(reason)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         return int(listener.getsockname()[1])
 
@@ -61,13 +61,17 @@ def _free_port() -> int:
 class Server:
     """One server process. Its data survive `kill` and `stop` followed by `start`."""
 
-    def __init__(self, kind: str, folder: Path, options: tuple[str, ...] = ()) -> None:
+    bus_port = 0
+    """Of a member of a cluster: where the others reach it."""
+
+    def __init__(self, kind: str, folder: Path, options: tuple[str, ...] = (), *, sentinel: bool = False) -> None:
         self.kind = kind
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.folder = folder
         self._program = program(kind)
         self._options = options
+        self._sentinel = sentinel
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -75,12 +79,20 @@ class Server:
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def start(self) -> None:
-        command = [
-            *(f"{self.kind}-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
-            *("--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction"),
-            *self._options,
-        ]
+        place = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder))
+        if self._sentinel:
+            settings = self.folder / "sentinel.conf"  # it writes there what it finds out
+            settings.touch()
+            command = [f"{self.kind}-server", str(settings), *place, "--sentinel"]
+        else:
+            kept = ("--appendonly", "yes", "--appendfsync", "everysec", "--save", "")
+            other = ("--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0")
+            command = [f"{self.kind}-server", *place, *kept, *other, *self._options]
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, executable=self._program, stdout=log, stderr=log)
         wait_until(self._answers)

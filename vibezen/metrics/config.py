@@ -73,7 +73,7 @@ class Alerts(_Section, frozen=True):
 
 
 class Redis(_Section, frozen=True):
-    """`url`: redis://, rediss:// or unix://. None: a running `up`, else redis://127.0.0.1:6379."""
+    """`url`: see address.py. None: a running `up`, else redis://127.0.0.1:6379."""
 
     url: str | None = None
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")] = DEFAULT_PREFIX

@@ -15,23 +15,25 @@ import msgspec
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
+from vibezen.metrics.address import CLUSTER, SENTINEL, Address, parse_address
 from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import ConfigError, ServerUnavailable, ServerUnsuitable
+from vibezen.metrics.slots import by_slot
 
 DEFAULT_URL: Final = "redis://127.0.0.1:6379"
-SCHEMES: Final = ("redis", "rediss", "unix")
 MIN_REDIS: Final = (7, 0)
 MIN_VALKEY: Final = (8, 0)
 KEEPS_ALL: Final = "noeviction"
@@ -41,13 +43,14 @@ MAX_BLOCK: Final = 2.0
 """Seconds a blocking read waits at most, so that stopping and lease renewal are never late."""
 CONNECT_TIMEOUT: Final = 5.0
 
-UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError)
-"""What a call raises when the server is away or its answer is lost. File errors are not among them."""
+UNREACHABLE: Final = (ConnectionError, TimeoutError, BusyLoadingError, ClusterDownError, TryAgainError)
+"""What a call raises when the server is away or its answer is lost, or when a cluster has none for a slot just now.
+File errors are not among them."""
 REFUSALS: Final = ("OOM", "READONLY", "LOADING", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 """How a server begins its answer when it cannot take a write now but will again."""
 
 _PASSWORD = re.compile(r"(://[^:@/]*:).*@")  # up to the last @: a password may hold anything
-_PASSWORD_FIELD = re.compile(r"([?&]password=)[^&]*")  # how unix:// carries it
+_PASSWORD_FIELD = re.compile(r"([?&](?:sentinel_)?password=)[^&]*")  # how unix:// carries it
 
 
 class Endpoint(msgspec.Struct):
@@ -103,34 +106,77 @@ def redacted(url: str) -> str:
     return _PASSWORD_FIELD.sub(r"\1***", _PASSWORD.sub(r"\1***@", url))
 
 
-def _options(url: str, read_timeout: float) -> dict[str, Any]:
-    """What every client is made with; raises ConfigError for an address that cannot be one."""
-    if url.partition(":")[0] not in SCHEMES:
-        raise ConfigError(f"redis.url = {redacted(url)!r}: expected redis://, rediss:// or unix://")
+def _address(url: str) -> Address:
+    """Raises ConfigError for an address that cannot be one."""
     try:
-        parsed: dict[str, Any] = {**parse_url(url)}  # type: ignore[no-untyped-call]
-        # Building one connects to nothing; a pool would fail on a misspelt option only when it is first used.
-        parsed.pop("connection_class", redis.Connection)(**parsed)
+        return parse_address(url)
     except (ValueError, TypeError, RedisError) as error:
         raise ConfigError(f"redis.url = {redacted(url)!r}: {str(error).rpartition('() ')[2]}") from None
+
+
+def _options(read_timeout: float, retry: Any) -> dict[str, Any]:
+    """What every connection is made with; what the address says wins."""
     return {
         "socket_timeout": read_timeout,
         "socket_connect_timeout": min(CONNECT_TIMEOUT, read_timeout),
         "legacy_responses": False,
         "protocol": 2,
+        "retry": retry,
     }
 
 
 def connect(url: str, *, read_timeout: float = READ_TIMEOUT) -> redis.Redis:
     """A client for one thread's use; connects on first use. Nothing it sends is ever re-sent by itself."""
-    return redis.Redis.from_url(url, **_options(url, read_timeout), retry=Retry(NoBackoff(), 0))
+    address = _address(url)
+    options = _options(read_timeout, Retry(NoBackoff(), 0))
+    if address.kind == CLUSTER:
+        from vibezen.metrics.cluster import ClusterClient
+
+        return ClusterClient(address, {**options, **address.options})
+    if address.kind == SENTINEL:
+        from vibezen.metrics.sentinel import sentinel_client
+
+        return sentinel_client(address, {**options, **address.options})
+    return redis.Redis.from_url(url, **options)
 
 
 def connect_async(url: str, *, read_timeout: float = READ_TIMEOUT) -> redis.asyncio.Redis:
     """The same for an event loop."""
     from redis.asyncio.retry import Retry as AsyncRetry
 
-    return redis.asyncio.Redis.from_url(url, **_options(url, read_timeout), retry=AsyncRetry(NoBackoff(), 0))
+    address = _address(url)
+    options = _options(read_timeout, AsyncRetry(NoBackoff(), 0))
+    if address.kind == CLUSTER:
+        from vibezen.metrics.cluster_async import AsyncClusterClient
+
+        return AsyncClusterClient(address, {**options, **address.options})
+    if address.kind == SENTINEL:
+        from vibezen.metrics.sentinel import async_sentinel_client
+
+        return async_sentinel_client(address, {**options, **address.options})
+    return redis.asyncio.Redis.from_url(url, **options)
+
+
+def primaries(client: redis.Redis) -> list[redis.Redis]:
+    """Clients of every server that holds some of the keys: of a cluster several, else the one there is."""
+    from vibezen.metrics.cluster import ClusterClient
+
+    return client.primaries() if isinstance(client, ClusterClient) else [client]
+
+
+async def async_primaries(client: redis.asyncio.Redis) -> list[redis.asyncio.Redis]:
+    """The same for an event loop."""
+    from vibezen.metrics.cluster_async import AsyncClusterClient
+
+    return await client.primaries() if isinstance(client, AsyncClusterClient) else [client]
+
+
+def readable_together(client: redis.Redis | redis.asyncio.Redis, streams: Mapping[Any, Any]) -> list[dict[Any, Any]]:
+    """Streams apart that one XREAD cannot read together, in their order: those of different slots of a cluster."""
+    from vibezen.metrics.cluster import ClusterClient
+    from vibezen.metrics.cluster_async import AsyncClusterClient
+
+    return by_slot(streams) if isinstance(client, ClusterClient | AsyncClusterClient) else [dict(streams)]
 
 
 def server_info(info: Mapping[str, Any]) -> ServerInfo:
@@ -159,17 +205,21 @@ def check_suitable(server: ServerInfo, url: str) -> None:
 
 
 def check_server(client: redis.Redis, url: str) -> ServerInfo:
-    """Reach the server and see that it may be used; raises ServerUnavailable or ServerUnsuitable in one line."""
+    """Reach the server, of a cluster every one that holds keys, and see that it may be used.
+
+    Raises ServerUnavailable or ServerUnsuitable in one line.
+    """
     try:
-        server = server_info(client.info())
+        servers = [server_info(each.info()) for each in primaries(client)]
     except (AuthenticationError, AuthorizationError) as error:
         raise ServerUnsuitable(f"{redacted(url)}: the server refuses this user or password: {error}") from None
     except UNREACHABLE as error:
         raise ServerUnavailable(f"{redacted(url)}: no Redis or Valkey answers: {_reason(error)}") from None
     except RedisError as error:
         raise ServerUnsuitable(f"{redacted(url)}: {error}") from None
-    check_suitable(server, url)
-    return server
+    for server in servers:
+        check_suitable(server, url)
+    return servers[0]
 
 
 def _reason(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from vibezen.metrics.batch import EntryId, read_entry
-from vibezen.metrics.connection import is_missing_group
+from vibezen.metrics.connection import is_missing_group, readable_together
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_sql import Condition
@@ -63,7 +63,10 @@ class Following:
     def wait(self) -> None:
         """Until anything has arrived, or for half a second."""
         streams: Any = {self._keys.events(number): shard.position for number, shard in self._shards.items()}
-        self._client.xread(streams, count=1, block=BLOCK_MS)
+        parts = readable_together(self._client, streams)
+        for part in parts:
+            if self._client.xread(part, count=1, block=BLOCK_MS // len(parts) or 1):
+                return
 
     def take(self) -> list[Event]:
         """What has arrived since the last time, in the order of arrival; rejected lines are left out."""
