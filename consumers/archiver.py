@@ -72,7 +72,9 @@ class Archiver:
         # old IDs to new events, so "up to the position" would lose them.
         self.cursor: EntryId = "0-0"
         self._entries_read = max(standing.entries_added - standing.length, 0)
-        self._confirm(standing.position, standing.entries_read, state.last.dead)
+        # Letters that the books count already may have been looked at and taken away since.
+        unconfirmed = standing.books.get(f"{taken.group}.rejected") != str(self._rejected)
+        self._confirm(standing.position, standing.entries_read, state.last.dead if unconfirmed else [])
 
     def take(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> None:
         self.cursor = entry_id.decode()

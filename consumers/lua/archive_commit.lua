@@ -4,7 +4,8 @@
 -- ARGV  1 fence  2 owner  3 lease time in ms  4 group  5 position  6 entries read ('' = unknown)
 --       7 number of book fields, then that many field, value; the rest: dead letter id, dead letter
 -- Reply 1, or 0 when another owner has raised the fence (then nothing was written).
--- Atomic, because position, books and dead letters tell of the same entries. All values are absolute: twice is once.
+-- Atomic, because position, books and dead letters tell of the same entries. Values are absolute: twice is once. The two
+-- counts of letters are not, so whoever runs this again after a crash looks first whether its letters are in the books.
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then
   return 0
 end
@@ -17,8 +18,25 @@ local last = 7 + 2 * tonumber(ARGV[7])
 for i = 8, last, 2 do
   redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
 end
-for i = last + 1, #ARGV, 2 do
-  redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1])
+if last < #ARGV then
+  -- A program that sends nothing but nonsense must not fill the server. The first letters tell what is wrong.
+  local MOST, MOST_BYTES = 10000, 64 * 1024 * 1024
+  local held = redis.call('HLEN', KEYS[5])
+  local bytes = tonumber(redis.call('HGET', KEYS[4], 'dead.bytes') or '0')
+  local unkept = 0
+  for i = last + 1, #ARGV, 2 do
+    if redis.call('HEXISTS', KEYS[5], ARGV[i]) == 0 then
+      if held >= MOST or bytes + #ARGV[i + 1] > MOST_BYTES then
+        unkept = unkept + 1
+      else
+        redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1])
+        held = held + 1
+        bytes = bytes + #ARGV[i + 1]
+      end
+    end
+  end
+  redis.call('HSET', KEYS[4], 'dead.bytes', string.format('%.0f', bytes))
+  redis.call('HINCRBY', KEYS[4], 'archive.dead_unkept', unkept)
 end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 1
