@@ -33,13 +33,15 @@ class Group(msgspec.Struct):
 
 
 class Shard(msgspec.Struct):
-    """`length` in entries; `bytes` of memory the stream takes; `dead`: dead letters that are kept."""
+    """`length` in entries; `bytes` of memory the stream takes; `dead`: dead letters that are kept;
+    `dead_unkept`: those that came when there were too many."""
 
     shard: int
     length: int
     bytes: int | None
     last_id: str
     dead: int
+    dead_unkept: int
     books: Books
     groups: dict[str, Group]
 
@@ -103,6 +105,7 @@ async def _shard(client: Redis, keys: Keys, shard: int) -> Shard:
         bytes=memory,
         last_id=_text(about.get("last-generated-id")) or _NOTHING,
         dead=dead,
+        dead_unkept=int(books.get(b"archive.dead_unkept", 0)),
         books=books_of(books, newest or []),
         groups={
             group: _group(group, known.get(group, {}), books, _text(owner))

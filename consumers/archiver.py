@@ -74,7 +74,9 @@ class Archiver:
         self._entries_read = max(standing.entries_added - standing.length, 0)
         self.suspect = standing.suspect
         self._left = standing.position
-        self._confirm(standing.position, standing.entries_read, state.last.dead)
+        # Letters that the books count already may have been looked at and taken away since.
+        unconfirmed = standing.books.get(f"{taken.group}.rejected") != str(self._rejected)
+        self._confirm(standing.position, standing.entries_read, state.last.dead if unconfirmed else [])
 
     def take(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> None:
         self._begin(entry_id)

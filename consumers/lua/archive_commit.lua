@@ -6,7 +6,8 @@
 --       the rest: dead letter id, dead letter
 -- Reply 1; 0 when another owner has raised the fence; -1 when the group is not where the owner left it. Then nothing
 --       was written.
--- Atomic, because position, books and dead letters tell of the same entries. All values are absolute: twice is once.
+-- Atomic, because position, books and dead letters tell of the same entries. Values are absolute: twice is once. The two
+-- counts of letters are not, so whoever runs this again after a crash looks first whether its letters are in the books.
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then
   return 0
 end
@@ -29,8 +30,25 @@ local last = 8 + 2 * tonumber(ARGV[8])
 for i = 9, last, 2 do
   redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
 end
-for i = last + 1, #ARGV, 2 do
-  redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1])
+if last < #ARGV then
+  -- A program that sends nothing but nonsense must not fill the server. The first letters tell what is wrong.
+  local MOST, MOST_BYTES = 10000, 64 * 1024 * 1024
+  local held = redis.call('HLEN', KEYS[5])
+  local bytes = tonumber(redis.call('HGET', KEYS[4], 'dead.bytes') or '0')
+  local unkept = 0
+  for i = last + 1, #ARGV, 2 do
+    if redis.call('HEXISTS', KEYS[5], ARGV[i]) == 0 then
+      if held >= MOST or bytes + #ARGV[i + 1] > MOST_BYTES then
+        unkept = unkept + 1
+      else
+        redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1])
+        held = held + 1
+        bytes = bytes + #ARGV[i + 1]
+      end
+    end
+  end
+  redis.call('HSET', KEYS[4], 'dead.bytes', string.format('%.0f', bytes))
+  redis.call('HINCRBY', KEYS[4], 'archive.dead_unkept', unkept)
 end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 1

@@ -37,6 +37,7 @@ def test_empty_server_is_one_shard_with_nothing_in_it(served: Served) -> None:
             "bytes": None,
             "last_id": "0-0",
             "dead": 0,
+            "dead_unkept": 0,
             "books": {
                 "epoch": "",
                 "appended": 0,

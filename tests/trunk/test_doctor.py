@@ -295,6 +295,9 @@ def test_foreign_groups_and_dead_letters_are_reported(
     found = look(redis_url, folder)
     assert (found["other groups"].status, found["other groups"].seen) == ("warn", "theirs on shard 0 (1 entry to read)")
     assert (found["dead letters"].status, found["dead letters"].seen) == ("warn", "1 on shard 0")
+    assert "`vibezen-metrics dead list`" in found["dead letters"].advice
+    client.hset(keys.books(0), "archive.dead_unkept", 7)
+    assert look(redis_url, folder)["dead letters"].seen == "1 on shard 0 and 7 more that were not kept"
 
 
 def test_many_shards_that_are_well_are_one_line() -> None:

@@ -13,6 +13,7 @@ import typer
 from vibezen.metrics.commands.api import api
 from vibezen.metrics.commands.config import app as config
 from vibezen.metrics.commands.consume import consume
+from vibezen.metrics.commands.dead import app as dead
 from vibezen.metrics.commands.doctor import doctor
 from vibezen.metrics.commands.gateway import gateway
 from vibezen.metrics.commands.import_ import import_
@@ -36,6 +37,7 @@ for command in (up, api, gateway, consume, simulate):
 app.command("import")(import_)
 app.command()(query)
 app.command()(tail)
+app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")
 app.command()(doctor)
 app.command()(version)

@@ -63,7 +63,7 @@ class Keys:
         return self._shard(shard, "floor")
 
     def books(self, shard: int) -> str:
-        """Hash of counters, `<group>.<what>` → absolute number, written by commit scripts only."""
+        """Hash of counters, `<group>.<what>` → absolute number, written by scripts only."""
         return self._shard(shard, "books")
 
     def _shard(self, shard: int, name: str) -> str:

@@ -26,13 +26,15 @@ class GroupFacts(msgspec.Struct, frozen=True):
 
 
 class ShardFacts(msgspec.Struct, frozen=True):
-    """`length`: entries; None without a stream. `foreign`: lag of groups that are not ours, by name."""
+    """`length`: entries; None without a stream. `foreign`: lag of groups that are not ours, by name. `dead`: letters
+    kept, `unkept`: those that were too many."""
 
     shard: int
     length: int | None
     groups: Mapping[str, GroupFacts]
     foreign: Mapping[str, int | None]
     dead: int
+    unkept: int = 0
 
 
 def ask(client: Redis, keys: Keys, configured: int) -> list[ShardFacts] | None:
@@ -62,6 +64,7 @@ def _shard(client: Redis, keys: Keys, shard: int) -> ShardFacts:
         groups={group: _group(client, keys, shard, group, told.get(group), books) for group in GROUPS},
         foreign={name: about.get("lag") for name, about in told.items() if name not in GROUPS},
         dead=client.hlen(keys.dead(shard)),
+        unkept=int(books.get(b"archive.dead_unkept", 0)),
     )
 
 
@@ -138,11 +141,15 @@ def foreign(shards: Iterable[ShardFacts]) -> Finding:
 
 
 def dead_letters(shards: Iterable[ShardFacts]) -> Finding:
-    found = {shard.shard: shard.dead for shard in shards if shard.dead}
+    found = [shard for shard in shards if shard.dead or shard.unkept]
     if not found:
         return ok("dead letters", "none")
-    seen = ", ".join(f"{count} on shard {shard}" for shard, count in found.items())
-    return warn("dead letters", seen, "look at them: redis-cli HGETALL <prefix>:{<shard>}:dead")
+    seen = ", ".join(f"{shard.dead} on shard {shard.shard}{_unkept(shard)}" for shard in found)
+    return warn("dead letters", seen, "look at them: `vibezen-metrics dead list`; then `dead requeue` or `dead drop`")
+
+
+def _unkept(shard: ShardFacts) -> str:
+    return f" and {shard.unkept} more that were not kept" if shard.unkept else ""
 
 
 def _count(lag: int | None) -> str:
