@@ -5,6 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
+# Most tests wait for a process or a deadline; a second worker uses that time. WORKERS=0: one after the other, as --pdb
+# and -s want it. More workers than cores make tests wait for each other.
+WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .NOTPARALLEL:
@@ -21,7 +24,7 @@ demo: $(VENV)/.up page        ## the same with simulated traffic, in a store of 
 
 test: $(VENV)/.dev tools      ## all tests; ARGS go to pytest
 	cd api/page && npm test --silent
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/.dev tools     ## format, lint, types, import law, the page's types, the built wheel
 	$(BIN)/ruff format --check .

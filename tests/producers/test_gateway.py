@@ -196,6 +196,7 @@ def test_other_encodings_are_415(door: Door, encoding: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", lines(1), gzip.compress(lines(1))[:-4], gzip.compress(lines(1)) + b"more", gzip.compress(lines(1)) * 2],
+    ids=["empty", "plain", "cut", "more", "two"],
 )
 def test_what_is_no_whole_gzip_stream_is_400(door: Door, arrived: Arrived, body: bytes) -> None:
     status, told = door.answer(body, content_encoding="gzip")
