@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -113,8 +114,12 @@ def drained(client: redis.Redis, shards: int) -> bool:
 def moves_on(client: redis.Redis, shard: int, wait_until: WaitUntil) -> None:
     """Wait until both groups have committed something new. Positions only grow, whatever server holds them."""
     for group in GROUPS:
-        before = wait_until(lambda group=group: asked(client, shard, group), BACK)
-        wait_until(lambda group=group, before=before: asked(client, shard, group) > before, BACK)
+        before = wait_until(partial(asked, client, shard, group), BACK)
+        wait_until(partial(has_passed, client, shard, group, before), BACK)
+
+
+def has_passed(client: redis.Redis, shard: int, group: str, before: tuple[int, ...]) -> bool:
+    return asked(client, shard, group) > before
 
 
 def asked(client: redis.Redis, shard: int, group: str) -> tuple[int, ...]:
