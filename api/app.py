@@ -77,8 +77,8 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
         return answer(Health("ok"))
 
     async def readyz(request: Request) -> Response:
-        trouble = dashboard.trouble
-        return answer(Health("ready") if trouble is None else Health("not ready", [trouble]), 503 if trouble else 200)
+        reasons = await dashboard.troubles()
+        return answer(Health("not ready", reasons), 503) if reasons else answer(Health("ready"))
 
     return [
         Route("/api/metrics/realtime", realtime),

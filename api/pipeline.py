@@ -18,7 +18,7 @@ from vibezen.metrics.window_reader import shard_count
 
 class Group(msgspec.Struct):
     """One group on one shard. `lag`: entries not committed yet, null when the server cannot tell. `owner`: who holds
-    the lease now. `too_old` and `overflow` are the aggregator's."""
+    the lease now. `trouble`: why it cannot commit now, null when it can. `too_old`, `overflow`: the aggregator's."""
 
     owner: str | None
     epoch: int
@@ -28,6 +28,7 @@ class Group(msgspec.Struct):
     events: int
     rejected: int
     updated: float | None
+    trouble: str | None
     too_old: int | msgspec.UnsetType = msgspec.UNSET
     overflow: int | msgspec.UnsetType = msgspec.UNSET
 
@@ -84,6 +85,24 @@ async def pipeline(
     )
 
 
+async def troubles(client: Redis, keys: Keys, configured_shards: int) -> list[str]:
+    """Why events cannot get where they belong now, a line each: from the groups' owners, and from the server."""
+    pipe = client.pipeline(transaction=False)
+    pipe.info("persistence")
+    for shard in range(await shard_count(client, keys, configured_shards)):
+        pipe.hmget(keys.books(shard), [f"{group}.trouble" for group in GROUPS])
+    persistence, *told = await pipe.execute()
+    found = [
+        f"{group} of shard {shard}: {text.decode()}"
+        for shard, texts in enumerate(told)
+        for group, text in zip(GROUPS, texts, strict=True)
+        if text
+    ]
+    if persistence.get("aof_enabled") and persistence.get("aof_last_write_status") != "ok":
+        found.append("the server cannot write its append-only file, and takes no events until it can")
+    return found
+
+
 async def _shard(client: Redis, keys: Keys, shard: int) -> Shard:
     stream = keys.events(shard)
     pipe = client.pipeline(transaction=False)
@@ -137,6 +156,7 @@ def _group(name: str, about: Mapping[str, Any], books: Mapping[bytes, bytes], ow
         events=number("events"),
         rejected=number("rejected"),
         updated=float(updated) if updated else None,
+        trouble=_text(books.get(f"{name}.trouble".encode())) or None,
     )
     if name == AGGREGATE:
         group.too_old, group.overflow = number("too_old"), number("overflow")

@@ -12,14 +12,22 @@ import anyio
 
 from vibezen.metrics.api.app import build
 from vibezen.metrics.api.hub import Hub
-from vibezen.metrics.api.pipeline import Pipeline, pipeline
+from vibezen.metrics.api.pipeline import Pipeline, pipeline, troubles
 from vibezen.metrics.api.realtime import Realtime
 from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.api.tail import Tail
 from vibezen.metrics.api.watching import Watching
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import DEMO_VARIABLE, Settings, load
-from vibezen.metrics.connection import async_primaries, check_suitable, connect, connect_async, redis_url, server_info
+from vibezen.metrics.connection import (
+    UNREACHABLE,
+    async_primaries,
+    check_suitable,
+    connect,
+    connect_async,
+    redis_url,
+    server_info,
+)
 from vibezen.metrics.event_reader import EventReader
 from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.history import History, history
@@ -28,6 +36,7 @@ from vibezen.metrics.keys import Keys
 from vibezen.metrics.question import parse_question
 from vibezen.metrics.search import Events, parse_search, search
 from vibezen.metrics.serving.access import Access, access_for, page_url
+from vibezen.metrics.serving.errors import Away
 from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, until_asked
 from vibezen.metrics.storage import MetricsStorage, check_same_store
 from vibezen.metrics.summary import Summary, parse_summary, summary
@@ -142,6 +151,15 @@ class MetricsDashboard:
         """Shards, groups, positions, lag and owners."""
         shards, damaged = self.settings.streams.shards, self.reader.damaged
         return await pipeline(self._commands, self._keys, self.storage, shards, damaged, self._clock())
+
+    async def troubles(self) -> list[str]:
+        """Why questions cannot be answered or events cannot be stored now, a line each; empty when all is well."""
+        if self.trouble is not None:
+            return [self.trouble]
+        try:
+            return await troubles(self._commands, self._keys, self.settings.streams.shards)
+        except UNREACHABLE:
+            return [str(Away())]
 
     async def _check(self) -> None:
         """See that the server may be used, and that it belongs to our store."""

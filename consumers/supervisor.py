@@ -23,7 +23,7 @@ from vibezen.metrics.consumers.roles import ROLES
 from vibezen.metrics.consumers.worker import Job, Worker, is_gone, passes
 from vibezen.metrics.errors import ConfigError, Fenced, ServerUnavailable, StoreError, StoreFull, StreamMoved
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.layout import is_full
+from vibezen.metrics.layout import is_full, why_full
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class ConsumerProcess:
             elif failure is not None and is_gone(failure):
                 log.warning("%s: shard %d: stream or group is gone; starting anew", self.group, shard)
             elif isinstance(failure, StoreFull) or (failure is not None and is_full(failure)):
-                self._job.note_full(shard, str(failure))
+                self._job.note_full(shard, str(failure) if isinstance(failure, StoreFull) else why_full(failure))
                 self._not_before[shard] = monotonic() + FULL_PAUSE
             elif failure is not None:
                 self._raise(shard, failure)

@@ -16,7 +16,7 @@ from vibezen.metrics.consumers.roles import Role
 from vibezen.metrics.consumers.shard import Reader, Sink, run_shard
 from vibezen.metrics.errors import Fenced, MetricsError, StoreFull, StreamMoved
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.layout import is_full
+from vibezen.metrics.layout import is_full, why_full
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Worker(threading.Thread):
         job = self._job
         with suppress(RedisError, Fenced):
             if failure is not None and is_full(failure):
-                tell_trouble(client, job.keys, taken, f"storage folder: {failure}")
+                tell_trouble(client, job.keys, taken, why_full(failure))
         blameless = failure is None or is_blameless(failure)
         try:
             release(client, job.keys, taken, blameless=blameless)

@@ -24,6 +24,7 @@ NO_GROUP = {
     "events": 0,
     "rejected": 0,
     "updated": None,
+    "trouble": None,
 }
 
 
@@ -68,6 +69,7 @@ def test_shard_tells_length_dead_letters_owners_positions_and_lag(
     client.hset(KEYS.dead(1), "1-1/0", "{}")
     client.hset(KEYS.books(1), mapping={"archive.epoch": 3, "archive.entries": 1, "archive.events": 10})
     client.hset(KEYS.books(1), mapping={"archive.rejected": 2, "archive.updated": "1763985600.250"})
+    client.hset(KEYS.books(1), mapping={"archive.trouble": "no space left on device", "aggregate.trouble": ""})
     client.hset(KEYS.books(1), mapping={"aggregate.too_old": 4, "aggregate.overflow": 5})
     empty, shard = served.get("/api/pipeline")["shards"]
     assert empty["length"] == 0
@@ -83,9 +85,22 @@ def test_shard_tells_length_dead_letters_owners_positions_and_lag(
             "events": 10,
             "rejected": 2,
             "updated": 1763985600.25,
+            "trouble": "no space left on device",
         },
         "aggregate": {**NO_GROUP, "too_old": 4, "overflow": 5},
     }
+
+
+def test_trouble_of_any_shard_makes_it_not_ready(served: Served, client: redis.Redis) -> None:
+    client.set(KEYS.shards, 2)
+    client.hset(KEYS.books(1), "archive.trouble", "no space left on device")
+    ready = served.http.get("/readyz")
+    assert (ready.status_code, ready.json()) == (
+        503,
+        {"status": "not ready", "reasons": ["archive of shard 1: no space left on device"]},
+    )
+    client.hset(KEYS.books(1), "archive.trouble", "")
+    assert served.get("/readyz") == {"status": "ready"}
 
 
 def test_both_sides_of_the_books_are_shown(served: Served, client: redis.Redis) -> None:

@@ -264,8 +264,14 @@ def test_a_dead_owner_is_none_once_its_lease_ran_out(
     assert look(redis_url, folder)["group archive, shard 0"].status == "fail"
 
 
-def facts(lag: int | None = 0, owner: str | None = "me", updated: float | None = 100.0, pending: int = 0) -> Any:
-    one = pipeline.GroupFacts(True, lag, pending, owner, updated)
+def facts(
+    lag: int | None = 0,
+    owner: str | None = "me",
+    updated: float | None = 100.0,
+    pending: int = 0,
+    trouble: str | None = None,
+) -> Any:
+    one = pipeline.GroupFacts(True, lag, pending, owner, updated, trouble)
     return pipeline.ShardFacts(0, 5, {ARCHIVE: one, AGGREGATE: one}, {}, 0)
 
 
@@ -279,6 +285,7 @@ def facts(lag: int | None = 0, owner: str | None = "me", updated: float | None =
         (facts(lag=None, owner=None), "fail"),
         (facts(lag=0, owner=None), "warn"),
         (facts(pending=3), "warn"),
+        (facts(lag=9, trouble="no space left on device"), "fail"),
     ],
 )
 def test_groups_are_judged(shard: Any, status: str) -> None:

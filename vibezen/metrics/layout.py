@@ -181,7 +181,11 @@ def space() -> Iterator[None]:
     except OSError as error:
         if not is_full(error):
             raise
-        raise StoreFull(f"storage folder: {(error.strerror or str(error)).lower()}") from error
+        raise StoreFull(why_full(error)) from error
+
+
+def why_full(error: BaseException) -> str:
+    return f"storage folder: {(getattr(error, 'strerror', None) or str(error)).lower()}"
 
 
 @contextmanager

@@ -16,13 +16,15 @@ QUIET: Final = 60.0
 
 
 class GroupFacts(msgspec.Struct, frozen=True):
-    """`lag`: entries not committed, None when the server cannot tell. `updated`: Unix seconds of the last commit."""
+    """`lag`: entries not committed, None when the server cannot tell. `updated`: Unix seconds of the last commit.
+    `trouble`: why its owner cannot commit, in its own words."""
 
     there: bool = False
     lag: int | None = None
     pending: int = 0
     owner: str | None = None
     updated: float | None = None
+    trouble: str | None = None
 
 
 class ShardFacts(msgspec.Struct, frozen=True):
@@ -73,12 +75,14 @@ def _group(
 ) -> GroupFacts:
     owner: Any = client.get(keys.lease(shard, group))
     updated = books.get(f"{group}.updated".encode())
+    trouble = books.get(f"{group}.trouble".encode(), b"").decode()
     return GroupFacts(
         there=about is not None,
         lag=about.get("lag") if about else None,
         pending=int(about.get("pending", 0)) if about else 0,
         owner=owner.decode() if owner else None,
         updated=float(updated) if updated else None,
+        trouble=trouble or None,
     )
 
 
@@ -106,6 +110,8 @@ def group(shard: ShardFacts, name: str, now: float) -> Finding:
         return ok(where, owned)
     if not facts.there:
         return fail(where, "the stream has no such group", f"start {start}: it makes the group anew")
+    if facts.trouble:
+        return fail(where, f"{facts.trouble}; {_count(facts.lag)} to read", "see to it: it goes on by itself")
     seen = f"{_count(facts.lag)} to read, {_owned(facts)}, {_age(facts, now)}"
     if facts.pending:
         advice = "ours never leaves any: let other programs use a group of their own"
