@@ -88,17 +88,17 @@ async def pipeline(
 async def troubles(client: Redis, keys: Keys, configured_shards: int) -> list[str]:
     """Why events cannot get where they belong now, a line each: from the groups' owners, and from the server."""
     pipe = client.pipeline(transaction=False)
-    pipe.info("persistence")
     for shard in range(await shard_count(client, keys, configured_shards)):
         pipe.hmget(keys.books(shard), [f"{group}.trouble" for group in GROUPS])
-    persistence, *told = await pipe.execute()
+    told = await pipe.execute()
     found = [
         f"{group} of shard {shard}: {text.decode()}"
         for shard, texts in enumerate(told)
         for group, text in zip(GROUPS, texts, strict=True)
         if text
     ]
-    if persistence.get("aof_enabled") and persistence.get("aof_last_write_status") != "ok":
+    persistence = [await each.info("persistence") for each in await async_primaries(client)]
+    if any(one.get("aof_enabled") and one.get("aof_last_write_status") != "ok" for one in persistence):
         found.append("the server cannot write its append-only file, and takes no events until it can")
     return found
 

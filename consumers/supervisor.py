@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from vibezen.metrics import scripts
 from vibezen.metrics.clock import monotonic
 from vibezen.metrics.config import Settings
-from vibezen.metrics.connection import UNREACHABLE, check_server, connect, redacted, redis_url
+from vibezen.metrics.connection import UNREACHABLE, check_server, connect, primaries, redacted, redis_url
 from vibezen.metrics.consumers.lease import PACKAGE
 from vibezen.metrics.consumers.roles import ROLES
 from vibezen.metrics.consumers.worker import Job, Worker, is_gone, passes
@@ -53,7 +53,7 @@ class ConsumerProcess:
         self._configured_shards = settings.streams.shards
         self._workers: dict[int, Worker] = {}
         self._not_before: dict[int, float] = {}
-        self._run_id: str | None = None
+        self._run_ids: set[str] | None = None
         self._warned = False
 
     def run(self) -> int:
@@ -170,13 +170,13 @@ class ConsumerProcess:
         raise failure
 
     def _see_same_server(self, client: Redis) -> None:
-        """A lost connection makes workers start anew. Behind a proxy or a moved address the server can change without
+        """A lost connection makes workers start anew. In a cluster, or behind a proxy, the server can change without
         one, and then entries may come under IDs that were read already."""
-        run_id = str(client.info("server")["run_id"])
-        if self._run_id not in (None, run_id):
+        run_ids = {str(each.info("server")["run_id"]) for each in primaries(client)}
+        if self._run_ids not in (None, run_ids):
             for worker in self._workers.values():
                 worker.distrusted.set()
-        self._run_id = run_id
+        self._run_ids = run_ids
 
     def _away(self, error: BaseException, delay: float) -> float:
         if not self._warned:
