@@ -1,6 +1,5 @@
 """One primary and its replica, cut off from one another before the primary dies: what is lost, and who says so."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,11 +50,11 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture
-def pair(start_server: StartServer, start_proxy: StartProxy, wait_until: WaitUntil) -> Iterator[Pair]:
+def pair(start_server: StartServer, start_proxy: StartProxy, wait_until: WaitUntil) -> Pair:
     primary, replica = start_server(), start_server()
     link = start_proxy(primary.url)
     with replica.client() as client:
-        client.replicaof("127.0.0.1", int(link.url.rpartition(":")[2].partition("/")[0]))
+        client.replicaof("127.0.0.1", link.port)
         wait_until(lambda: client.info("replication")["master_link_status"] == "up")
     return Pair(primary, replica, start_proxy(primary.url), link)
 

@@ -19,7 +19,8 @@ class Proxy:
     def __init__(self, url: str) -> None:
         self._target = _place(url)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self.port = self._listener.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
         self.cuts = 0
         self._lock = threading.Lock()
         self._match, self._times = b"", 0

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,7 +103,7 @@ def consuming(start_role: StartRole, url: str, store: Path, shards: int = 1) -> 
 def both_commit(client: redis.Redis, shards: int = 1) -> None:
     """Wait until both groups have committed something new in every shard."""
     places = [(shard, group) for shard in range(shards) for group in GROUPS]
-    before = {place: wait_until(lambda place=place: _position(client, *place), BACK) for place in places}
+    before = {place: wait_until(partial(_position, client, *place), BACK) for place in places}
     wait_until(lambda: all(_position(client, *place) > before[place] for place in places), BACK)
 
 
