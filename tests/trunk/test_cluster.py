@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.proxy import StartProxy
 from tests.support.servers import default_kind
 from tests.support.waiting import wait_until
 from vibezen.metrics import scripts
+from vibezen.metrics.config import load
 from vibezen.metrics.connection import (
     UNREACHABLE,
     check_server,
@@ -24,6 +26,7 @@ from vibezen.metrics.connection import (
     readable_together,
     redacted,
 )
+from vibezen.metrics.doctor import Finding, Status, examine
 from vibezen.metrics.errors import ServerUnavailable, ServerUnsuitable
 from vibezen.metrics.following import Following, newest
 from vibezen.metrics.keys import Keys
@@ -113,6 +116,26 @@ def test_every_server_must_be_suitable(cluster: Cluster, client: redis.Redis) ->
     finally:
         last.config_set("maxmemory-policy", "noeviction")
         last.config_set("maxmemory", 0)
+
+
+def test_the_doctor_looks_at_every_server(cluster: Cluster, client: redis.Redis, tmp_path: Path) -> None:
+    def look() -> dict[str, Finding]:
+        settings = load(redis_url=cluster.url, storage_dir=tmp_path, environ={})
+        return {finding.name: finding for finding in examine(lambda: settings)}
+
+    well = look()
+    assert well["eviction"].seen == "3 of 3 servers; the first: noeviction"
+    assert well["cluster"].status is Status.WARN  # these have no replicas
+    assert well["stream"].status is Status.OK
+    bad, *_ = primaries(client)
+    bad.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        ill = look()
+    finally:
+        bad.config_set("maxmemory-policy", "noeviction")
+    (name,) = {name for name in ill if name.startswith("eviction, 127.0.0.1:")}
+    assert ill[name].status is Status.WARN
+    assert ill["eviction"].seen.startswith("2 of 3 servers")
 
 
 def test_commands_scripts_and_pipelines_find_their_servers(client: redis.Redis) -> None:
