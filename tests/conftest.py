@@ -21,7 +21,18 @@ from hypothesis import HealthCheck, settings
 
 # With --import-mode=importlib the root is not on sys.path (`import api` must not work), so the support modules are
 # put where an import looks first.
-for _name in ("waiting", "servers", "clusters", "proxy", "feeding", "processes", "serving", "pipeline", "gateways"):
+for _name in (
+    "waiting",
+    "servers",
+    "clusters",
+    "proxy",
+    "feeding",
+    "processes",
+    "writers",
+    "serving",
+    "pipeline",
+    "gateways",
+):
     _spec = spec_from_file_location(f"tests.support.{_name}", Path(__file__).parent / "support" / f"{_name}.py")
     assert _spec is not None
     assert _spec.loader is not None

@@ -68,11 +68,28 @@ class Cluster:
                     return next(server for server in self.servers if server.port == primary[1])
         raise AssertionError(f"slot {slot} is served by nobody")
 
-    def replica_of(self, primary: Server) -> Server:
-        for server in self.servers:
-            if server.is_running and _role(server)[:1] == [b"slave"] and _role(server)[2] == primary.port:
-                return server
-        raise AssertionError("it has no replica")
+    def names(self, port: int) -> bool:
+        """Whether all tell clients of a server at this port."""
+        return all(port in {told[2][1] for told in _ask(server, "SLOTS")} for server in self.servers)
+
+    def begin_move(self, key: str) -> tuple[Server, Server]:
+        """Let the slot of `key` be on its way to another primary: from where, and whither."""
+        slot, source = key_slot(key.encode()), self.primary_of(key)
+        target = next(server for server in self.servers[:PRIMARIES] if server is not source)
+        _ask(target, "SETSLOT", slot, "IMPORTING", _ask(source, "MYID"))
+        _ask(source, "SETSLOT", slot, "MIGRATING", _ask(target, "MYID"))
+        return source, target
+
+    def move(self, key: str) -> tuple[Server, Server]:
+        """Hand the slot of `key` over to another primary, with the keys in it."""
+        slot = key_slot(key.encode())
+        source, target = self.begin_move(key)
+        if keys := _ask(source, "GETKEYSINSLOT", slot, 1000):
+            with source.client() as client:
+                client.migrate("127.0.0.1", target.port, keys, 0, 5000)
+        for server in (target, source):
+            _ask(server, "SETSLOT", slot, "NODE", _ask(target, "MYID"))
+        return source, target
 
     def kill(self) -> None:
         for server in self.servers:
@@ -84,10 +101,13 @@ class Watched:
 
     NAME: Final = "metrics"
 
-    def __init__(self, kind: str, new_folder: Callable[[], Path]) -> None:
+    def __init__(self, kind: str, new_folder: Callable[[], Path], password: str = "") -> None:
         self.one, self.other = Server(kind, new_folder()), Server(kind, new_folder())
-        self.sentinel = Server(kind, new_folder(), sentinel=True)
-        self.url = f"redis+sentinel://127.0.0.1:{self.sentinel.port}/{self.NAME}"
+        asks = ("--requirepass", password) if password else ()
+        self._sentinel = Server(kind, new_folder(), asks, sentinel=True)
+        login = f"?sentinel_password={password}" if password else ""
+        self.url = f"redis+sentinel://127.0.0.1:{self._sentinel.port}/{self.NAME}{login}"
+        self._password = password
 
     def start(self) -> None:
         for server in (self.one, self.other):
@@ -95,20 +115,24 @@ class Watched:
         with self.other.client() as client:
             client.replicaof("127.0.0.1", self.one.port)
         wait_until(lambda: _role(self.other)[3] == b"connected")
-        self.sentinel.start()
-        with self.sentinel.client() as client:
+        self._sentinel.start()
+        with self.ask() as client:
             client.execute_command("SENTINEL", "MONITOR", self.NAME, "127.0.0.1", self.one.port, 1)
             for name, value in (("down-after-milliseconds", 1000), ("failover-timeout", 3000)):
                 client.execute_command("SENTINEL", "SET", self.NAME, name, value)
             wait_until(lambda: client.execute_command("SENTINEL", "REPLICAS", self.NAME))
 
+    def ask(self) -> redis.Redis:
+        """A client of the Sentinel."""
+        return redis.Redis(port=self._sentinel.port, password=self._password or None, protocol=2)
+
     def primary(self) -> int:
         """The port of the server that the Sentinel names."""
-        with self.sentinel.client() as client:
+        with self.ask() as client:
             return int(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.NAME)[1])
 
     def kill(self) -> None:
-        for server in (self.sentinel, self.one, self.other):
+        for server in (self._sentinel, self.one, self.other):
             server.kill()
 
 

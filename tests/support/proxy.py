@@ -17,10 +17,10 @@ class Proxy:
     """A TCP proxy in front of a server, which can lose replies: the server has acted, the client never hears of it."""
 
     def __init__(self, url: str) -> None:
-        host, _, port = url.partition("://")[2].partition("/")[0].rpartition(":")
-        self._target = (host, int(port))
+        self._target = _place(url)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self.port = self._listener.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
         self.cuts = 0
         self._lock = threading.Lock()
         self._match, self._times = b"", 0
@@ -47,6 +47,11 @@ class Proxy:
 
     def come_back(self) -> None:
         self._down = False
+
+    def lead_to(self, url: str) -> None:
+        """Each new connection goes there; those there are break."""
+        self._target = _place(url)
+        self._drop_all()
 
     def close(self) -> None:
         self._down = True
@@ -117,6 +122,11 @@ class Proxy:
             lost = matched or self._random.random() < self._share
             self.cuts += lost
             return lost
+
+
+def _place(url: str) -> tuple[str, int]:
+    host, _, port = url.partition("://")[2].partition("/")[0].rpartition(":")
+    return host, int(port)
 
 
 def _shut(one: socket.socket) -> None:

@@ -88,7 +88,7 @@ class Server:
         if self._sentinel:
             settings = self.folder / "sentinel.conf"  # it writes there what it finds out
             settings.touch()
-            command = [f"{self.kind}-server", str(settings), *place, "--sentinel"]
+            command = [f"{self.kind}-server", str(settings), *place, "--sentinel", *self._options]
         else:
             kept = ("--appendonly", "yes", "--appendfsync", "everysec", "--save", "")
             other = ("--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0")
@@ -101,9 +101,13 @@ class Server:
         assert self._process is not None
         if self._process.poll() is not None:
             pytest.fail(f"{self.kind}-server ended: {(self.folder / 'server.log').read_text()[-1000:]}")
-        with self.client() as client, suppress(redis.RedisError):
-            return bool(client.ping())
-        return False
+        with self.client() as client:
+            try:
+                return bool(client.ping())
+            except redis.AuthenticationError:
+                return True
+            except redis.RedisError:
+                return False
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url, legacy_responses=False, protocol=2)

@@ -53,24 +53,28 @@ class Address(NamedTuple):
 def parse_address(url: str) -> Address:
     """Raises ValueError, TypeError or RedisError for what can be no address; asks nobody."""
     scheme, _, rest = url.partition("://")
+    if scheme not in (*SCHEMES, *SPREAD_SCHEMES):
+        raise ValueError(f"expected {FORMS}")
+    place, path, query = _parts(rest)
+    if scheme != "unix" and ":" in place and "@" not in place and "@" in rest:
+        raise ValueError("what user and password hold of / ? and # must be percent-encoded")  # and not shown as a port
     if scheme in SCHEMES:
         _options(url)
         return Address(SERVER)
-    if scheme not in SPREAD_SCHEMES:
-        raise ValueError(f"expected {FORMS}")
     base, _, kind = scheme.partition("+")
     tls = base == "rediss"
-    place, path, query = _parts(rest)
     login, at, hosts = place.rpartition("@")
     one = f"{base}://{login}{at}localhost"
     if kind == CLUSTER:
-        options = _options(f"{one}{path}?{query}")
-        if options.pop("db", 0):
+        options = _options(f"{one}?{query}")
+        if options.pop("db", 0) or path.strip("/") not in ("", "0"):
             raise ValueError("a cluster has no databases")
         return Address(kind, _nodes(hosts, CLUSTER_PORT), tls, options)
     service, _, db = path.strip("/").partition("/")
     if not service:
         raise ValueError("the name of the primary is missing: redis+sentinel://host/name")
+    if not re.fullmatch("[0-9]*", db):
+        raise ValueError(f"/{db} is no number of a database")
     query, own = _sentinel_login(query)
     options = _options(f"{one}/{db}?{query}")
     return Address(kind, _nodes(hosts, SENTINEL_PORT), tls, options, unquote(service), own)

@@ -1,16 +1,24 @@
-"""Clients of the primary that Sentinels name. Each new connection asks them anew; nothing is sent again by itself."""
+"""Clients of the primary that Sentinels name. Each new connection asks them anew; nothing is sent again by itself.
+
+redis-py finds the primary in the list of all that a Sentinel watches, which names the old one until a fail-over is
+over to its last step; the question that is meant for clients is answered as soon as there is a new one.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import redis
 import redis.asyncio
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from vibezen.metrics.address import Address, Node
 from vibezen.metrics.slots import ServerReplaced
+
+_NOBODY: Final = "no Sentinel answers"
+_REFUSED: Final = "a Sentinel refuses sentinel_username or sentinel_password"
+_UNKNOWN: Final = "no Sentinel knows a primary by the name {!r}"
 
 
 def sentinel_client(address: Address, options: Mapping[str, Any]) -> redis.Redis:
@@ -44,19 +52,21 @@ class _Sentinels(Sentinel):
         self._used: Node | None = None
 
     def discover_master(self, service_name: str) -> Node:
-        is_there = False
+        trouble = ConnectionError(_NOBODY)
         for sentinel in self.sentinels:
             try:
-                known: Any = sentinel.sentinel_masters()
+                told: Any = sentinel.sentinel_get_master_addr_by_name(service_name)
+            except AuthenticationError:
+                trouble = AuthenticationError(_REFUSED)
             except (ConnectionError, TimeoutError):
                 continue
+            else:
+                if told:
+                    return self._noticed(_node(told))
+                trouble = MasterNotFoundError(_UNKNOWN.format(service_name))
             finally:
                 sentinel.connection_pool.disconnect()  # they are rarely asked, and nobody would close it
-            is_there = True
-            state = known.get(service_name)
-            if state and self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
-                return self._noticed(Node(state["ip"], state["port"]))
-        raise _not_found(service_name, is_there=is_there)
+        raise trouble
 
     def _noticed(self, primary: Node) -> Node:
         before, self._used = self._used or primary, primary
@@ -70,21 +80,22 @@ class _AsyncSentinels(AsyncSentinel):
         super().__init__(address.nodes, sentinel_kwargs=own, **told)  # type: ignore[no-untyped-call]
 
     async def discover_master(self, service_name: str) -> Node:
-        is_there = False
+        trouble = ConnectionError(_NOBODY)
         for sentinel in self.sentinels:
             try:
-                known: Any = await sentinel.sentinel_masters()
+                told: Any = await sentinel.sentinel_get_master_addr_by_name(service_name)
+            except AuthenticationError:
+                trouble = AuthenticationError(_REFUSED)
             except (ConnectionError, TimeoutError):
                 continue
+            else:
+                if told:
+                    return _node(told)
+                trouble = MasterNotFoundError(_UNKNOWN.format(service_name))
             finally:
                 await sentinel.connection_pool.disconnect()
-            is_there = True
-            state = known.get(service_name)
-            if state and self.check_master_state(state, service_name):
-                return Node(state["ip"], state["port"])
-        raise _not_found(service_name, is_there=is_there)
+        raise trouble
 
 
-def _not_found(service: str, *, is_there: bool) -> MasterNotFoundError:
-    what = f"no primary by the name {service!r} is up, say the Sentinels" if is_there else "no Sentinel answers"
-    return MasterNotFoundError(what)
+def _node(told: tuple[bytes, int]) -> Node:
+    return Node(told[0].decode(), int(told[1]))

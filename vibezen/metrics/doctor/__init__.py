@@ -33,13 +33,13 @@ def examine(load: Callable[[], Settings], clock: Clock = wall) -> Iterator[Findi
     yield program.embedded_server(settings)
     yield program.running_up(settings)
     facts = yield from _server(settings, clock)
-    known = facts.store if facts else None
+    known = facts[0].store if facts else None
     yield from store.checks(settings.storage_dir, known, asked=facts is not None)
     yield ports.port("dashboard port", settings.dashboard.host, settings.dashboard.port)
     yield ports.port("gateway port", settings.gateway.host, settings.gateway.port)
 
 
-def _server(settings: Settings, clock: Clock) -> Generator[Finding, None, server.ServerFacts | None]:
+def _server(settings: Settings, clock: Clock) -> Generator[Finding, None, list[server.ServerFacts] | None]:
     """What the server says of itself and of the stream; answers its facts, None when it says nothing."""
     url, keys = redis_url(settings), Keys(settings.redis.prefix)
     try:

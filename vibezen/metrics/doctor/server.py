@@ -1,16 +1,17 @@
 """Checks of the Redis or Valkey server."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from vibezen.metrics.clock import Clock
-from vibezen.metrics.connection import KEEPS_ALL, MIN_REDIS, MIN_VALKEY, server_info
-from vibezen.metrics.doctor.finding import Finding, fail, ok, size, unknown, warn
+from vibezen.metrics.connection import KEEPS_ALL, MIN_REDIS, MIN_VALKEY, primaries, server_info
+from vibezen.metrics.doctor.finding import Finding, Status, fail, ok, size, unknown, warn
 from vibezen.metrics.keys import Keys
 
 REPAIRED: Final[Mapping[str, Mapping[tuple[int, int], int]]] = {
@@ -30,8 +31,9 @@ NOT_ALLOWED: Final = "this user may not ask for it"
 
 class ServerFacts(msgspec.Struct, frozen=True):
     """What the server told; None where it may not be asked. `skew`: seconds our clock is ahead of its clock, give or
-    take `trip`, half the time that asking took."""
+    take `trip`, half the time that asking took. `name`: of one of several its address."""
 
+    name: str = ""
     info: Mapping[str, Any] | None = None
     appendfsync: str | None = None
     skew: float | None = None
@@ -39,15 +41,22 @@ class ServerFacts(msgspec.Struct, frozen=True):
     store: bytes | None = None
 
 
-def ask(client: Redis, keys: Keys, clock: Clock) -> ServerFacts:
-    """Raises what redis-py does when the server is away or refuses this user as a whole."""
+def ask(client: Redis, keys: Keys, clock: Clock) -> list[ServerFacts]:
+    """Of a cluster every server that holds some of the keys. Raises what redis-py does when one is away or refuses this
+    user as a whole."""
+    store: Any = _allowed(lambda: client.get(keys.store))
+    return [_ask(server, store, clock) for server in primaries(client)]
+
+
+def _ask(client: Redis, store: Any, clock: Clock) -> ServerFacts:
     client.ping()
     before = clock()
     told: Any = _allowed(client.time)
     after = clock()
     config: Any = _allowed(lambda: client.config_get("appendfsync"))
-    store: Any = _allowed(lambda: client.get(keys.store))
+    place = client.connection_pool.connection_kwargs
     return ServerFacts(
+        name=f"{place.get('host')}:{place.get('port')}",
         info=_allowed(client.info),
         appendfsync=config.get("appendfsync") if config else None,
         skew=None if told is None else (before + after) / 2 - (told[0] + told[1] / 1e6),
@@ -63,7 +72,37 @@ def _allowed(question: Callable[[], Any]) -> Any:
         return None
 
 
-def checks(facts: ServerFacts) -> list[Finding]:
+def checks(servers: Sequence[ServerFacts]) -> list[Finding]:
+    """What several do equally well in one line, the rest server by server."""
+    each = [_checks(facts) for facts in servers]
+    if len(each) == 1:
+        return each[0]
+    found = [replicas(servers)]
+    for alike in zip(*each, strict=True):
+        well = [finding for finding in alike if finding.status is Status.OK]
+        if well:
+            found.append(ok(well[0].name, f"{len(well)} of {len(alike)} servers; the first: {well[0].seen}"))
+        found += [
+            replace(finding, name=f"{finding.name}, {facts.name}")
+            for facts, finding in zip(servers, alike, strict=True)
+            if finding.status is not Status.OK
+        ]
+    return found
+
+
+def replicas(servers: Sequence[ServerFacts]) -> Finding:
+    """Of a cluster: whether each server has one that can take its place."""
+    if any(facts.info is None for facts in servers):
+        return unknown("cluster", NOT_ALLOWED, "allow the user +info")
+    alone = [facts.name for facts in servers if facts.info and not int(facts.info.get("connected_slaves", 0))]
+    seen = f"{len(servers)} servers hold the keys"
+    if alone:
+        advice = "give it a replica: while it is away its shards take nothing, and what it loses is lost"
+        return warn("cluster", f"{seen}; no replica has {', '.join(alone)}", advice)
+    return ok("cluster", f"{seen}, each with a replica")
+
+
+def _checks(facts: ServerFacts) -> list[Finding]:
     names = ("server version", "server security", "eviction", "server memory", "persistence", "role of the server")
     if facts.info is None:
         told = [unknown(name, NOT_ALLOWED, "allow the user +info") for name in names]
