@@ -351,6 +351,22 @@ def test_the_folder_of_another_store_is_not_compared(pipeline: Pipeline, verify:
     assert found.startswith("store: ")
 
 
+def test_windows_are_made_anew_on_demand(pipeline: Pipeline, verify: Verify, run: Run) -> None:
+    key, _ = live(pipeline)
+    pipeline.client.delete(key)
+    assert len(wrong(verify())) == 1
+    where = ("--redis-url", pipeline.url, "--storage-dir", str(pipeline.layout.root))
+    done = run("verify", "--rebuild-windows", *where)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("ok      rebuilt windows: shard 0: made anew of 308 events, up to entry ")
+    assert pipeline.client.exists(key)
+    assert run("verify", "--rebuild-windows", "--offline", *where).returncode == 2
+    pipeline.client.flushall()
+    done = run("verify", "--rebuild-windows", *where)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert "start `vibezen-metrics consume archive`, then rebuild" in done.stderr
+
+
 # --- books
 
 

@@ -7,18 +7,24 @@ with the same committed lines, so it stays true while it is read; a file that is
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
+
+import msgspec
 
 from vibezen.metrics.batch import EntryId, id_order
 from vibezen.metrics.clock import HOUR
 from vibezen.metrics.commitlog import Extent, LogState, Record, fold_on, read_log
 from vibezen.metrics.errors import StoreError
+from vibezen.metrics.event import Event
 from vibezen.metrics.layout import Layout, hidden, hour_of
 
 ATTEMPTS: Final = 10
 """Looks at the logs before one that stays missing is an error: each is missed only while an owner changes just then."""
 BLOCK_BYTES: Final = 1 << 20
+_decoder: Final = msgspec.json.Decoder(Event)
+_UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Segment(NamedTuple):
@@ -162,6 +168,18 @@ def blocks(file: BinaryIO, end: int) -> Iterator[bytes]:
             yield whole + newline
     if rest:
         yield rest
+
+
+def events_of(block: bytes) -> list[Event]:
+    """The events of a block of lines. What somebody has damaged is left out, and told by `verify`."""
+    try:
+        events = _decoder.decode_lines(block)
+    except _UNDECODABLE:
+        events = []
+        for line in block.splitlines():
+            with suppress(*_UNDECODABLE):
+                events.append(_decoder.decode(line))
+    return events if all(event.ts is not None for event in events) else [one for one in events if one.ts is not None]
 
 
 def hours_of(since: float, until: float) -> range:

@@ -19,7 +19,7 @@ from vibezen.metrics.storage import check_same_store
 from vibezen.metrics.verify import books, files, windows
 from vibezen.metrics.verify.segments import Progress
 
-__all__ = ["Progress", "examine", "size"]
+__all__ = ["Progress", "examine", "shards_of", "size"]
 
 
 def size(settings: Settings) -> int:
@@ -60,14 +60,19 @@ def _server(settings: Settings, layout: Layout) -> Iterator[Finding]:
         client.close()
 
 
+def shards_of(client: Redis, keys: Keys, settings: Settings, layout: Layout) -> range:
+    """Every shard that the settings, the server or the files know."""
+    used = client.get(keys.shards)
+    highest = int(used) if isinstance(used, bytes) else 1
+    return range(max([settings.streams.shards, highest, *(shard + 1 for shard in layout.shards())]))
+
+
 def _compared(client: Redis, keys: Keys, settings: Settings, layout: Layout) -> Iterator[Finding]:
     def now() -> float:
         seconds, microseconds = client.time()
         return float(seconds) + microseconds / 1e6
 
-    used = client.get(keys.shards)
-    highest = int(used) if isinstance(used, bytes) else 1
-    shards = range(max([settings.streams.shards, highest, *(shard + 1 for shard in layout.shards())]))
+    shards = shards_of(client, keys, settings, layout)
     comparison = windows.Comparison(client, keys, layout, settings, now)
     for shard in shards:
         yield from comparison.check(shard)

@@ -7,10 +7,8 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-
 from vibezen.metrics.commitlog import Extent
-from vibezen.metrics.committed import blocks, open_committed
+from vibezen.metrics.committed import blocks, events_of, open_committed
 from vibezen.metrics.event import Event
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import SeriesKey, SeriesTable
@@ -22,9 +20,6 @@ Sums = dict[int, dict[SeriesKey, Window]]
 RELATIVE: Final = 1e-9
 """How far a sum may be from what its events give, as a share of it."""
 
-_decoder: Final = msgspec.json.Decoder(Event)
-_UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
 
 def add_up(layout: Layout, extents: Iterable[Extent], series: SeriesTable, width: int) -> Sums:
     """All events of these extents, in windows of `width` seconds. Raises OSError."""
@@ -32,22 +27,8 @@ def add_up(layout: Layout, extents: Iterable[Extent], series: SeriesTable, width
     for extent in extents:
         with open_committed(layout, extent) as file:
             for block in blocks(file, extent.end):
-                _add(sums, _events(block), series, width)
+                _add(sums, events_of(block), series, width)
     return sums
-
-
-def _events(block: bytes) -> list[Event]:
-    """What no longer is an event is left out: it is told where segments are looked at."""
-    try:
-        return _decoder.decode_lines(block)
-    except _UNDECODABLE:
-        found = []
-        for line in block.splitlines():
-            try:
-                found.append(_decoder.decode(line))
-            except _UNDECODABLE:
-                continue
-        return found
 
 
 def _add(sums: Sums, events: Iterable[Event], series: SeriesTable, width: int) -> None:
