@@ -119,6 +119,17 @@ class Aggregator:
         self._rejected += entry.n
         log.error("%s of shard %d leaves %s out: %s", self._taken.group, self._taken.shard, self.cursor, reason)
 
+    def refill(self, events: Sequence[Event]) -> int:
+        """Put events into windows that lie behind the position and are in the books already; how many of them the
+        windows still take. For windows that are made anew."""
+        counted = self._events, self._too_old
+        self._add(events, None, self._now())
+        put = self._events - counted[0]
+        self._events, self._too_old = counted
+        if self._since is None:
+            self._since = self._now()
+        return put
+
     def _begin(self, entry_id: bytes) -> None:
         self.cursor = entry_id.decode()
         if self._since is None:
@@ -197,7 +208,8 @@ class Aggregator:
     def renew(self) -> None:
         renew(self._client, self._keys, self._taken, self._left)
 
-    def commit(self) -> None:
+    def commit(self, *, show: bool = True) -> None:
+        """`show`: whether the live feed is told."""
         if self._since is None:
             return
         series, by_metric = self._gathered()
@@ -205,7 +217,8 @@ class Aggregator:
         totals, _ = self._totals.apply(by_metric)
         self._overflow += round(folded.get(self._finest.seconds, 0))
         self._write(changed, totals)
-        self._show(changed)
+        if show:
+            self._show(changed)
         self._cache.evict()
         self._totals.evict()
         self._samples, self._odd, self._count = {}, {}, 0

@@ -28,16 +28,19 @@ class Taken(NamedTuple):
         return int(self.fence.partition(":")[0])
 
 
-def take(client: Redis, keys: Keys, shard: int, group: str, owner: str, epoch_seen: int = 0) -> Taken | None:
+def take(
+    client: Redis, keys: Keys, shard: int, group: str, owner: str, epoch_seen: int = 0, *, force: bool = False
+) -> Taken | None:
     """Take the shard over, or None while another holds its lease. `epoch_seen`: the highest epoch on disk.
 
-    Who asks under the name that holds the lease takes over from itself: that is how an owner starts anew.
+    Who asks under the name that holds the lease takes over from itself: that is how an owner starts anew. With `force`
+    a living owner is replaced too.
     """
     answer = scripts.run(
         client,
         scripts.load(PACKAGE, "take"),
         [keys.lease(shard, group), keys.fence(shard, group)],
-        [owner, LEASE_MS, epoch_seen, secrets.token_hex(8)],
+        [owner, LEASE_MS, epoch_seen, secrets.token_hex(8), int(force)],
     )
     return Taken(shard, group, owner, answer[1].decode()) if answer[0] == 1 else None
 

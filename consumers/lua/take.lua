@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- Take a shard over for one group: the lease says when one may try, the fence makes it true.
 -- KEYS  1 lease  2 fence
--- ARGV  1 owner  2 lease time in ms  3 highest epoch seen on disk  4 random token
+-- ARGV  1 owner  2 lease time in ms  3 highest epoch seen on disk  4 random token  5 '1' to replace a living owner
 -- Reply {1, fence} when taken; {0, holder, ms left} while another holds the lease.
 -- Atomic, because two owners who both saw a free lease must not both raise the fence.
 local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
+if holder and holder ~= ARGV[1] and ARGV[5] ~= '1' then
   return {0, holder, redis.call('PTTL', KEYS[1])}
 end
 local fence = redis.call('GET', KEYS[2])

@@ -21,6 +21,7 @@ from vibezen.metrics.commands.query import query
 from vibezen.metrics.commands.simulate import simulate
 from vibezen.metrics.commands.tail import tail
 from vibezen.metrics.commands.up import up
+from vibezen.metrics.commands.verify import verify
 from vibezen.metrics.commands.version import version
 from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.processes import tether
@@ -40,6 +41,7 @@ app.command()(tail)
 app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")
 app.command()(doctor)
+app.command()(verify)
 app.command()(version)
 
 

@@ -6,18 +6,25 @@ with the same committed lines, so it stays true while it is read; a file that is
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
+
+import msgspec
 
 from vibezen.metrics.batch import EntryId, id_order
 from vibezen.metrics.clock import HOUR
-from vibezen.metrics.commitlog import Extent, LogState, fold_on
+from vibezen.metrics.commitlog import Extent, LogState, Record, fold_on, read_log
 from vibezen.metrics.errors import StoreError
+from vibezen.metrics.event import Event
 from vibezen.metrics.layout import Layout, hidden, hour_of
 
 ATTEMPTS: Final = 10
 """Looks at the logs before one that stays missing is an error: each is missed only while an owner changes just then."""
+BLOCK_BYTES: Final = 1 << 20
+_decoder: Final = msgspec.json.Decoder(Event)
+_UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Segment(NamedTuple):
@@ -115,6 +122,64 @@ class CommittedFiles:
     def _segment(self, extent: Extent) -> Segment:
         path = self._layout.events / extent.path
         return Segment(path, hour_of(extent.path), extent.end, extent.events, extent.closed)
+
+
+class Committed(NamedTuple):
+    """What one shard's logs say at one moment. `extents`, by path, hold every event up to `last.position`, and nothing
+    from behind it."""
+
+    extents: Mapping[str, Extent]
+    last: Record
+
+
+def committed(layout: Layout, shard: int) -> Committed:
+    """Read from the logs of one shard. Raises StoreError."""
+    for _ in range(ATTEMPTS):
+        try:
+            states = [read_log(path) for _, path in layout.logs(shard)]
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StoreError(f"storage folder {layout.root}: its commit logs: {error}") from None
+        extents = {path: extent for state in states for path, extent in state.extents.items()}
+        return Committed(extents, states[-1].last if states else Record())
+    raise StoreError(f"storage folder {layout.root}: commit logs come and go while they are read")
+
+
+def open_committed(layout: Layout, extent: Extent) -> BinaryIO:
+    """The file of an extent, under whichever name it has now. Raises FileNotFoundError."""
+    path = layout.events / extent.path
+    # It may get its name, or be replaced by a copy, between two looks; it never gets the hidden one back.
+    for name in (path, hidden(path)):
+        try:
+            return name.open("rb")
+        except FileNotFoundError:
+            continue
+    return path.open("rb")
+
+
+def blocks(file: BinaryIO, end: int) -> Iterator[bytes]:
+    """The first `end` bytes of a file, whole lines at a time; a last line that was cut comes last."""
+    left, rest = end, b""
+    while left and (read := file.read(min(left, BLOCK_BYTES))):
+        left -= len(read)
+        whole, newline, rest = (rest + read).rpartition(b"\n")
+        if newline:
+            yield whole + newline
+    if rest:
+        yield rest
+
+
+def events_of(block: bytes) -> list[Event]:
+    """The events of a block of lines. What somebody has damaged is left out, and told by `verify`."""
+    try:
+        events = _decoder.decode_lines(block)
+    except _UNDECODABLE:
+        events = []
+        for line in block.splitlines():
+            with suppress(*_UNDECODABLE):
+                events.append(_decoder.decode(line))
+    return events if all(event.ts is not None for event in events) else [one for one in events if one.ts is not None]
 
 
 def hours_of(since: float, until: float) -> range:

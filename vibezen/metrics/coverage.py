@@ -52,10 +52,12 @@ async def standings(client: Redis, keys: Keys, configured_shards: int) -> list[S
         pipe.get(keys.floor(shard))
         pipe.hgetall(keys.books(shard))
     answers: list[Any] = await pipe.execute()
-    return [_standing(floor, books) for floor, books in zip(answers[::2], answers[1::2], strict=True)]
+    return [standing_of(floor, books) for floor, books in zip(answers[::2], answers[1::2], strict=True)]
 
 
-def _standing(floor: bytes | None, books: Mapping[bytes, bytes]) -> Standing:
+def standing_of(floor: bytes | None, books: Mapping[bytes, bytes]) -> Standing:
+    """From a shard's floor and books. Raises ValueError for what no aggregator wrote."""
+
     def told(what: str, otherwise: str, group: str = AGGREGATE) -> str:
         return books.get(f"{group}.{what}".encode(), otherwise.encode()).decode()
 

@@ -1,0 +1,186 @@
+"""Making the windows of a shard anew from its files.
+
+The files are the truth: the newest commit record tells a position, and its segments hold every event up to it. So the
+windows are emptied, their group is set to that position, and the events are put in again by the aggregator's own
+arithmetic. Meanwhile windows count as incomplete, and a crash at any step leaves them so: this can be run again. An
+aggregator that is at work loses the shard, and gets it back afterwards; what comes in meanwhile waits in the stream,
+which is never trimmed beyond the position.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from redis import Redis
+
+from vibezen.metrics import scripts
+from vibezen.metrics.account import Account
+from vibezen.metrics.balance import account_of
+from vibezen.metrics.clock import HOUR, wall
+from vibezen.metrics.commitlog import Extent, Record
+from vibezen.metrics.committed import Committed, blocks, committed, events_of, open_committed
+from vibezen.metrics.config import Aggregation, Settings
+from vibezen.metrics.consumers.aggregator import Aggregator
+from vibezen.metrics.consumers.lease import PACKAGE, Taken, release, require, take
+from vibezen.metrics.consumers.shard import attach
+from vibezen.metrics.coverage import shape_of
+from vibezen.metrics.errors import StoreError
+from vibezen.metrics.event import MAX_AHEAD
+from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
+from vibezen.metrics.layout import Layout, hour_of, segment_name
+from vibezen.metrics.series import SeriesTable
+
+LOOKS: Final = 20
+PAUSE: Final = 0.25
+"""Seconds between looks for a moment at which the archiver has settled with the server."""
+ASKED: Final = 1000
+"""Windows asked for in one round trip."""
+
+Progress = Callable[[int], None]
+"""Called with the bytes that were read since the last call."""
+
+
+class Rebuilt(NamedTuple):
+    """What came of a shard: events put into windows, up to which position. `complete`: whether the windows answer for
+    everything now; they do not where the server lost something meanwhile."""
+
+    events: int
+    position: str
+    complete: bool
+
+
+class _Begun(NamedTuple):
+    """`floor`: what marks the windows as incomplete."""
+
+    files: Committed
+    floor: bytes
+
+
+def rebuild(
+    client: Redis, keys: Keys, layout: Layout, settings: Settings, shard: int, progress: Progress = lambda _: None
+) -> Rebuilt:
+    """Make all windows of a shard anew. Raises Fenced when another owner takes the shard over in turn, StoreError when
+    files cannot be read or hold less than the server; what the client raises may come at any step."""
+    taken = take(client, keys, shard, AGGREGATE, f"rebuild:{secrets.token_hex(8)}", force=True)
+    assert taken is not None
+    try:
+        return _rebuild(client, keys, layout, settings, taken, progress)
+    finally:
+        release(client, keys, taken)
+
+
+def _rebuild(
+    client: Redis, keys: Keys, layout: Layout, settings: Settings, taken: Taken, progress: Progress
+) -> Rebuilt:
+    policy, gauges = settings.aggregation, settings.catalogue().gauges()
+    attach(client, keys, taken, None, note_floor=True)
+    skew = _server_time(client) - wall()
+    begun = _begin(client, keys, layout, policy, taken, wall() + skew)
+    aggregator = Aggregator(client, keys, taken, policy, SeriesTable(policy.labels, gauges), lambda: wall() + skew)
+    put = 0
+    for block in _kept(layout, begun.files.extents, policy, wall() + skew):
+        put += aggregator.refill(events_of(block))
+        progress(len(block))
+        if aggregator.wait_ms() == 0:
+            aggregator.commit(show=False)
+    aggregator.commit(show=False)
+    ends = [keys.fence(taken.shard, taken.group), keys.floor(taken.shard)]
+    answer = scripts.run(client, scripts.load(PACKAGE, "rebuild_end"), ends, [taken.fence, begun.floor])
+    if answer == 0:
+        require(answer, taken)
+    return Rebuilt(put, begun.files.last.position, answer == 1)
+
+
+def _server_time(client: Redis) -> float:
+    seconds, microseconds = client.time()
+    return float(seconds) + microseconds / 1e6
+
+
+def _begin(client: Redis, keys: Keys, layout: Layout, policy: Aggregation, taken: Taken, now: float) -> _Begun:
+    """Empty the windows once the archiver has read what this server holds."""
+    shard = taken.shard
+    windows = _present(client, keys, policy, shard, now)
+    names = [keys.events(shard), keys.fence(shard, taken.group), keys.books(shard), keys.floor(shard), *windows]
+    for _ in range(LOOKS):
+        files = committed(layout, shard)
+        stored: Any = client.hgetall(keys.books(shard))
+        fields = _books(stored, files.last, policy)
+        args: list[str | bytes | int | float] = [taken.fence, taken.group, files.last.position, ARCHIVE]
+        args += [
+            files.last.before,
+            *(part for name, value in fields.items() for part in (f"{AGGREGATE}.{name}", value)),
+        ]
+        answer = scripts.run(client, scripts.load(PACKAGE, "rebuild_begin"), names, args)
+        require(answer[0] if answer[0] == 0 else 1, taken)
+        if answer[0] == 1:
+            return _Begun(files, answer[1])
+        time.sleep(PAUSE)
+    raise StoreError(
+        f"storage folder {layout.root}: the archiver has not read all that the server holds of shard {shard}; start "
+        "`vibezen-metrics consume archive`, then rebuild"
+    )
+
+
+def _present(client: Redis, keys: Keys, policy: Aggregation, shard: int, now: float) -> list[str]:
+    """The keys of all windows there are. Nobody makes any while the shard is ours."""
+    names = [
+        name(shard, width.seconds, start)
+        for width in policy.widths
+        for start in range(
+            int((now - width.keep_seconds) // width.seconds - 2) * width.seconds,
+            int(now + MAX_AHEAD) + 2 * width.seconds,
+            width.seconds,
+        )
+        for name in (keys.window, keys.totals)
+    ]
+    found: list[str] = []
+    for first in range(0, len(names), ASKED):
+        some = names[first : first + ASKED]
+        pipe = client.pipeline(transaction=False)
+        for name in some:
+            pipe.exists(name)
+        found += [name for name, is_there in zip(some, pipe.execute(), strict=True) if is_there]
+    return found
+
+
+def _books(stored: Mapping[bytes, bytes], last: Record, policy: Aggregation) -> dict[str, str | int]:
+    """The group's books at the position of the files: what was archived is in windows, but for what was too old."""
+
+    def before(name: str) -> int:
+        return int(stored.get(f"{AGGREGATE}.{name}".encode(), 0))
+
+    too_old = min(before("too_old"), last.counters.events)
+    account = _account(account_of(stored, AGGREGATE), last.account)
+    return {
+        "entries": last.counters.entries,
+        "events": last.counters.events - too_old,
+        "rejected": last.counters.rejected,
+        "too_old": too_old,
+        "overflow": 0,
+        "account": msgspec.json.encode(account).decode(),
+        "position": last.position,
+        "shape": shape_of(policy),
+        "shaped": 0,
+    }
+
+
+def _account(before: Account, archive: Account) -> Account:
+    is_same = (before.epoch, before.begun) == (archive.epoch, archive.begun)
+    too_old = min(before.too_old, archive.accepted) if is_same else 0
+    return msgspec.structs.replace(archive, accepted=archive.accepted - too_old, too_old=too_old)
+
+
+def _kept(layout: Layout, extents: Mapping[str, Extent], policy: Aggregation, now: float) -> Iterator[bytes]:
+    """The lines of all hours whose windows are kept, hour by hour, in the order in which they were archived."""
+    since = now - max(width.keep_seconds + width.seconds for width in policy.widths)
+    kept = [extent for path, extent in extents.items() if hour_of(path) + HOUR > since]
+    for extent in sorted(kept, key=_order):
+        with open_committed(layout, extent) as file:
+            yield from blocks(file, extent.end)
+
+
+def _order(extent: Extent) -> tuple[Any, ...]:
+    return hour_of(extent.path), segment_name(Path(extent.path))
