@@ -62,7 +62,7 @@ class Adopter:
         return self._has_more()
 
     def release(self) -> None:
-        """Let others go on with it."""
+        """Let others go on with it, until the next look."""
         if self._folder is not None:
             self._folder.release()
             self._folder = None

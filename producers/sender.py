@@ -167,6 +167,8 @@ class Sender:
                 log.exception("a call could not be handled and is dropped; please report this")
                 with self._making:
                     self._outbox.give_up()
+                if self._adopter is not None:
+                    self._adopter.release()
         self._finish()
 
     def _next_flush(self) -> float:

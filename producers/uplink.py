@@ -9,18 +9,16 @@ from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from vibezen.metrics import clock
-from vibezen.metrics.config import Durability, Settings
+from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import connect, redacted, redis_url
-from vibezen.metrics.errors import MetricsError, NotReplicated
+from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.producers.append import append, prepare, raise_shards
+from vibezen.metrics.producers.append import append, confirm, prepare, raise_shards
 from vibezen.metrics.producers.append_call import AppendCall
 
 FIRST_PAUSE: Final = 0.05
 """Seconds before the first retry; doubled up to LONGEST_PAUSE. Jitter keeps many producers from returning as one."""
 LONGEST_PAUSE: Final = 2.0
-WAIT_MS: Final = 1000
-"""Milliseconds until replicas are given up for this time."""
 
 _TROUBLE: Final = (RedisError, OSError, MetricsError)
 """Server away, reply lost, or refused (OOM, READONLY, LOADING, MISCONF, NOREPLICAS, wrong password, …)."""
@@ -100,10 +98,9 @@ class Uplink:
     def _append(self, call: AppendCall) -> None:
         client = self._client or self._connect()
         done = append(client, self._keys, call.shard, call.producer, call.first, call.batches, call.stats)
+        confirm(client, self._settings.replicas_asked)  # first: it is for the server that was written to last
         if done.created:  # perhaps the server was emptied, and the number of shards with it
             raise_shards(client, self._keys, max(self._settings.streams.shards, call.shard + 1))
-        if self._settings.durability is Durability.REPLICA:
-            confirm(client, self._settings.replicas)
 
     def _connect(self) -> Redis:
         url = redis_url(self._settings)  # asked again each time: a `vibezen-metrics up` may have come or moved
@@ -120,10 +117,3 @@ class Uplink:
         if self.away:
             self.away = False
             log.info("metrics are sent to %s again", self.address)
-
-
-def confirm(client: Redis, replicas: int) -> None:
-    """Wait until `replicas` have all that this connection has written. Raises NotReplicated."""
-    have: int = client.wait(replicas, WAIT_MS)
-    if have < replicas:
-        raise NotReplicated(f"{have} of {replicas} replicas have the events")

@@ -167,6 +167,11 @@ class Settings(_Section, frozen=True):
         return Catalogue(self.metrics)
 
     @property
+    def replicas_asked(self) -> int:
+        """How many replicas must have an event before it is safe; 0 for any `durability` but `replica`."""
+        return self.replicas if self.durability is Durability.REPLICA else 0
+
+    @property
     def spool_dir(self) -> Path:
         return self.spool.dir or self.storage_dir / "spool"
 
