@@ -7,7 +7,7 @@ batches is always right: what is there already is not added again.
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from redis import Redis
 from redis.exceptions import NoPermissionError
@@ -15,9 +15,12 @@ from redis.exceptions import NoPermissionError
 from vibezen.metrics import scripts
 from vibezen.metrics.batch import FORMAT_VERSION
 from vibezen.metrics.connection import check_suitable, server_info
+from vibezen.metrics.errors import NotReplicated
 from vibezen.metrics.keys import GROUPS, Keys
 
 PACKAGE = "vibezen.metrics.producers"
+WAIT_MS: Final = 1000
+"""Milliseconds until replicas are given up for this time."""
 
 
 class Batch(NamedTuple):
@@ -114,6 +117,15 @@ def read_reply(reply: Any) -> Appended:
     status, last, created, known = reply
     told = status.decode() if isinstance(status, bytes) else status
     return Appended(told == "duplicate", int(last), created == 1, told == "gap", int(known))
+
+
+def confirm(client: Redis, replicas: int) -> None:
+    """Wait until `replicas` have all that this client's connection has written; of a cluster's client, to the server it
+    used last. 0 asks for none. Raises NotReplicated, and what the client raises."""
+    if replicas:
+        have: Any = client.wait(replicas, WAIT_MS)
+        if have < replicas:
+            raise NotReplicated(f"{have} of {replicas} replicas have the events")
 
 
 def prepare(client: Redis, url: str, keys: Keys, shards: int) -> None:

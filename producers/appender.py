@@ -19,7 +19,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from vibezen.metrics import clock
 from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import UNREACHABLE, connect, redacted, redis_url
-from vibezen.metrics.errors import MetricsError
+from vibezen.metrics.errors import MetricsError, NotReplicated
 from vibezen.metrics.event import MAX_BATCH_BYTES
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers.append import Appended, Batch, prepare, raise_shards
@@ -45,6 +45,7 @@ PROBE_SECONDS: Final = 1.0
 """With nothing to append: how often it is tried whether we could."""
 
 _NO_ANSWER: Final = (*UNREACHABLE, OSError)
+_REPEATED: Final = (*_NO_ANSWER, NotReplicated)
 _TROUBLE: Final = (RedisError, OSError, MetricsError)
 
 log = logging.getLogger("vibezen.metrics.gateway")
@@ -56,8 +57,8 @@ class Appender:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._keys = Keys(settings.redis.prefix)
-        self._unkeyed = Unkeyed(self._keys, settings.streams.shards)
-        self._keyed = Keyed(self._keys, settings.streams.shards)
+        self._unkeyed = Unkeyed(self._keys, settings.streams.shards, settings.replicas_asked)
+        self._keyed = Keyed(self._keys, settings.streams.shards, settings.replicas_asked)
         self._loop = asyncio.get_running_loop()
         self._changed = threading.Condition()
         self._waiting: deque[Work] = deque()
@@ -81,7 +82,8 @@ class Appender:
         self._thread.join(deadline)
 
     async def append(self, batches: Sequence[Batch], key: Key | None) -> Appended:
-        """Returns once Redis has the events, or has refused to leave numbers out.
+        """Returns once Redis has the events, and as many replicas as `durability` asks for; or once it has refused to
+        leave numbers out.
 
         Raises Away when it cannot take them now; after a lost reply it may have them all the same.
         """
@@ -142,7 +144,7 @@ class Appender:
                 outcomes = call(self._client or self._connect())
             except _TROUBLE as error:
                 self._failed(error)
-                if not isinstance(error, _NO_ANSWER) or clock.monotonic() + pause > deadline:
+                if not isinstance(error, _REPEATED) or clock.monotonic() + pause > deadline:
                     way.give_up()
                     self._tell(works, [error] * len(works))
                     return

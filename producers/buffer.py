@@ -13,10 +13,10 @@ class Buffer:
     `events` is appended to by any thread (a deque's append is one indivisible step) and taken from by one sender.
     """
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, *, spooled_is_safe: bool = False) -> None:
         self.bound = bound
         self.events: deque[Event] = deque()
-        self.books = Books()
+        self.books = Books(bound=bound, spooled_is_safe=spooled_is_safe)
 
     def drop_excess(self) -> None:
         """Bring the buffer back to its bound after an append. Two threads at once may drop one more than needed;
@@ -49,7 +49,7 @@ class Buffer:
             return self.books.gone() + len(self.events)
 
     def open_before(self, position: int) -> int:
-        """How many events before `position` are neither appended nor given up."""
+        """How many events before `position` are neither safe nor given up."""
         with self.books.changed:
             return self.books.open_before(position, len(self.events))
 
@@ -66,4 +66,4 @@ class Buffer:
     def start_anew(self) -> None:
         """After fork, in the child: these events belong to the parent. The deque stays the same object."""
         self.events.clear()
-        self.books = Books()
+        self.books = Books(bound=self.bound, spooled_is_safe=self.books.spooled_is_safe)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 import msgspec
 
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Settings, load
+from vibezen.metrics.config import Durability, Settings, load
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import MAX_METADATA_KEYS, Event, Metadata
 from vibezen.metrics.producers import lifetime
@@ -43,9 +43,10 @@ class MetricsCollector(Instruments):
     Recording appends to a buffer in memory and returns: it never waits for the network, takes no lock, never raises
     for what the infrastructure does, and works from asyncio, trio, threads and plain scripts alike. A daemon thread
     appends batches to the server when `buffer_size` events wait or `flush_interval_seconds` have passed. While the
-    server is away up to `buffer_max_events` are kept; beyond that the oldest are dropped and counted. What ends a
-    process without warning (`kill -9`) takes the buffer with it. A normal end, of the interpreter too, flushes for up
-    to five seconds. After fork the child is a producer of its own.
+    server is away they are kept on disk, in the spool, and sent in order when it is back, by the next process if need
+    be; when the spool is full its oldest are dropped and counted. `durability` says when events count as safe. What
+    ends a process without warning (`kill -9`) takes with it what is in memory, at most `buffer_max_events`. A normal
+    end, of the interpreter too, flushes for up to five seconds. After fork the child is a producer of its own.
 
     `config` names a `vibezen.yaml` (None: the nearest one upwards, else defaults); `settings` replaces it. `clock`
     gives Unix seconds. Raises ConfigError. With `enabled: false` recording does nothing at all.
@@ -69,7 +70,8 @@ class MetricsCollector(Instruments):
         self._clock = clock
         self._gate = Gate(settings)
         self._system = self._gate.system
-        self._buffer = Buffer(settings.buffer_max_events)
+        safe = settings.durability is Durability.SPOOL
+        self._buffer = Buffer(settings.buffer_max_events, spooled_is_safe=safe)
         self._events = self._buffer.events
         self._trigger = settings.buffer_size
         self._ready = False
@@ -162,10 +164,12 @@ class MetricsCollector(Instruments):
 
     def _crowded(self) -> None:
         """Enough events wait: wake the sender if it sleeps, let it run if it falls behind, keep the bound."""
-        if self._sender is not None and self._sender.idle:
-            self._sender.wake()
         waiting = len(self._events)
+        if self._sender is not None and waiting >= self._sender.wake_at:
+            self._sender.wake()
         if waiting >= _BEHIND and not waiting % _YIELD_EVERY:
+            if self._sender is not None:
+                self._sender.is_behind()
             # A thread in a tight loop gives the interpreter up only every 5 ms; the sender, which needs it several
             # times per call, would starve and the buffer overflow. Costs microseconds, and the network is not involved.
             time.sleep(0)
@@ -224,15 +228,16 @@ class MetricsCollector(Instruments):
             self._sender.ask_flush()
 
     def flush_sync(self, timeout: float = CLOSE_DEADLINE) -> int:
-        """Wait until everything recorded before this call is in the stream. Returns how many events still are not
-        after `timeout` seconds: 0 means all are safe."""
+        """Wait until everything recorded before this call is safe, by the `durability` chosen: in the stream, on
+        replicas, or on disk. Returns how many events still are not after `timeout` seconds."""
         position = self._buffer.position()
         self.flush_nowait()
         return self._buffer.wait_settled(position, timeout)
 
     def close_sync(self, deadline: float = CLOSE_DEADLINE) -> int:
-        """Send what waits and end the sender. Returns how many events are not known to be in the stream after
-        `deadline` seconds; these are given up. Recording afterwards is dropped and counted. May be called again."""
+        """Send what waits and end the sender. Returns how many events are not safe after `deadline` seconds. They are
+        left in the spool, for the next process to send; without one they are given up. Recording afterwards is dropped
+        and counted. May be called again."""
         self._closed, self._ready = True, False
         self.end_measuring()
         return self._sender.close(deadline) if self._sender is not None else 0
@@ -251,7 +256,7 @@ class MetricsCollector(Instruments):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._tell_lost(self.close_sync())
+        self._tell_left(self.close_sync())
 
     async def __aenter__(self) -> Self:
         return self
@@ -259,12 +264,12 @@ class MetricsCollector(Instruments):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._tell_lost(await self.close())
+        self._tell_left(await self.close())
 
-    def _tell_lost(self, left: int) -> None:
+    def _tell_left(self, left: int) -> None:
         """Who leaves a block does not get the number that `close` returns."""
-        if left and self._sender is not None:
-            self._sender.tell_lost(left)
+        if self._sender is not None:
+            self._sender.tell_left(left)
 
     # --- looking
 

@@ -1,4 +1,7 @@
-"""The gateway: takes events in over HTTP, and answers only after Redis has them."""
+"""The gateway: takes events in over HTTP, and answers only after Redis has them.
+
+Beside that it sends what applications that are no more have left in the spool of its store.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +15,7 @@ from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import MetricsError, StoreError
 from vibezen.metrics.layout import make_folder
+from vibezen.metrics.producers.adopting import Adopting
 from vibezen.metrics.producers.appender import Appender
 from vibezen.metrics.producers.body import Room
 from vibezen.metrics.producers.gateway_app import build
@@ -49,16 +53,20 @@ async def gateway(settings: Settings, *, port: int | None = None, clock: Clock =
             _make_folder(settings.storage_dir)
         access = access_for(host, address, found, settings.storage_dir, settings.gateway.origins)
         appender = Appender(settings)
+        adopting = Adopting(settings)
     except BaseException:
         bound.close()
         raise
     server = Server(build(appender, access, clock, Room()), lambda: None, appender.is_alive)
     appender.start()
+    adopting.start()
     try:
         async with served(server, bound) as serving:
             yield Gateway(page_url(host, found), found, access, serving)
     finally:
+        adopting.ask_stop()
         await asyncio.to_thread(appender.stop, STOP_SECONDS)
+        await asyncio.to_thread(adopting.wait, STOP_SECONDS)
 
 
 def _make_folder(folder: Path) -> None:

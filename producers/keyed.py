@@ -17,6 +17,7 @@ from vibezen.metrics.producers.append import (
     Appended,
     append,
     append_args,
+    confirm,
     raise_shards,
     read_reply,
     script_keys,
@@ -34,8 +35,8 @@ NO_STATS: Final = b"{}"
 class Keyed:
     """Each request for itself, all in one round trip."""
 
-    def __init__(self, keys: Keys, shards: int) -> None:
-        self._keys, self._shards = keys, shards
+    def __init__(self, keys: Keys, shards: int, replicas: int = 0) -> None:
+        self._keys, self._shards, self._replicas = keys, shards, replicas
         self._shard_of: dict[str, int] = {}
 
     def give_up(self) -> None:
@@ -43,9 +44,17 @@ class Keyed:
 
     def call(self, works: Sequence[Work]) -> Call:
         def call(client: Redis) -> Sequence[Outcome]:
-            return self._append(client, works)
+            outcomes = self._append(client, works)
+            if self._replicas:
+                self._confirm(client, works)
+            return outcomes
 
         return call
+
+    def _confirm(self, client: Redis, works: Sequence[Work]) -> None:
+        for shard in sorted({self._shard(client, _key(work).producer) for work in works}):
+            client.exists(self._keys.producers(shard))  # so that of a cluster that server is asked which has the shard
+            confirm(client, self._replicas)
 
     def _append(self, client: Redis, works: Sequence[Work]) -> Sequence[Outcome]:
         script = scripts.load(PACKAGE, "append")

@@ -1,7 +1,6 @@
 """What the life of a process means for its producers: fork, the interpreter's end, a multiprocessing child's end."""
 
 import atexit
-import logging
 import os
 import sys
 import weakref
@@ -10,9 +9,7 @@ from typing import Final, Protocol
 from vibezen.metrics.clock import monotonic
 
 CLOSE_DEADLINE: Final = 5.0
-"""Seconds that `flush`, `close` and the end of the interpreter wait for what is not appended yet."""
-
-log = logging.getLogger("vibezen.metrics.collector")
+"""Seconds that `flush`, `close` and the end of the interpreter wait for what is not safe yet."""
 
 
 class Closes(Protocol):
@@ -20,6 +17,7 @@ class Closes(Protocol):
 
     def ask_stop(self) -> None: ...
     def close(self, deadline: float) -> int: ...
+    def tell_left(self, left: int) -> None: ...
 
 
 class Forks(Protocol):
@@ -58,9 +56,8 @@ def _close_all() -> None:
     senders = list(_running)
     for sender in senders:
         sender.ask_stop()
-    left = sum(sender.close(max(0.0, end - monotonic())) for sender in senders)
-    if left:
-        log.warning("%d metric events could not be delivered before the process ended", left)
+    for sender in senders:
+        sender.tell_left(sender.close(max(0.0, end - monotonic())))
 
 
 def _after_fork() -> None:

@@ -1,40 +1,36 @@
-"""The sender: one daemon thread that takes events off the buffer and appends them, batch after batch.
+"""The sender: one daemon thread that takes events off the buffer and appends them, call after call.
 
-One call is in flight at a time, and it is repeated unchanged until the server confirms it: that makes a retry after a
-lost reply add nothing. Back-pressure ends in the buffer, never in `record()`.
+One call is with the server at a time, and it is repeated unchanged until the server confirms it: that makes a retry
+after a lost reply add nothing. What the server does not take goes to the spool, and whatever is newer queues behind it.
+Back-pressure ends in the buffer, never in `record()`.
 """
 
 import logging
-import random
-import secrets
+import sys
 import threading
 from contextlib import suppress
 from typing import Final
 
 import msgspec
-from redis import Redis
-from redis.exceptions import RedisError
 
 from vibezen.metrics import clock
-from vibezen.metrics.config import Settings
-from vibezen.metrics.connection import connect, redacted, redis_url
-from vibezen.metrics.errors import InvalidEvent, MetricsError
-from vibezen.metrics.keys import Keys
+from vibezen.metrics.config import Durability, Settings
+from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.producers import lifetime
-from vibezen.metrics.producers.append import Batch, append, prepare, raise_shards, shard_of
-from vibezen.metrics.producers.books import CLOSED, INTERNAL
+from vibezen.metrics.producers.adopter import Adopter
+from vibezen.metrics.producers.append_call import AppendCall
+from vibezen.metrics.producers.books import CLOSED
 from vibezen.metrics.producers.buffer import Buffer
-from vibezen.metrics.producers.packing import BATCH_EVENTS, mark_gauges, pack
+from vibezen.metrics.producers.call_maker import CALL_EVENTS, CallMaker
+from vibezen.metrics.producers.keeper import Keeper
+from vibezen.metrics.producers.outbox import Outbox
+from vibezen.metrics.producers.spool import QUARANTINE, Spool
+from vibezen.metrics.producers.uplink import Uplink
 
-CALL_EVENTS: Final = 8 * BATCH_EVENTS
-"""Events per call at most. Under load the sender gets the interpreter once per switch interval (5 ms), so that a call
-with one batch would cap a busy process near 100,000 events/s."""
-FIRST_PAUSE: Final = 0.05
-"""Seconds before the first retry; doubled up to LONGEST_PAUSE. Jitter keeps many producers from returning as one."""
-LONGEST_PAUSE: Final = 2.0
-
-_TROUBLE: Final = (RedisError, OSError, MetricsError)
-"""Server away, reply lost, or refused (OOM, READONLY, LOADING, MISCONF, NOREPLICAS, wrong password, …)."""
+NEVER: Final = sys.maxsize
+"""So many events never wait."""
+STATS_SECONDS: Final = 60.0
+"""With nothing to send: how often the server is told counters that have changed."""
 
 log = logging.getLogger("vibezen.metrics.collector")
 
@@ -44,37 +40,43 @@ class Sender:
 
     def __init__(self, settings: Settings, buffer: Buffer) -> None:
         self._settings = settings
-        self._keys = Keys(settings.redis.prefix)
-        self._gauges = settings.catalogue().gauges()
         self._buffer = buffer
-        self._address = redacted(redis_url(settings))
-        connect(redis_url(settings)).close()  # connects to nothing, but an impossible address is an error here and now
-        self._inherited: list[Redis] = []
-        self._client: Redis | None = None
+        self._spools = settings.durability is not Durability.MEMORY
+        self._root = settings.spool_dir.absolute()
+        bound = f"up to {buffer.bound} events"
+        spool = f"up to {settings.spool.max_bytes} bytes in {self._root}"
+        self._uplink = Uplink(settings, spool if self._spools else bound)
         self.start_anew()
 
     def start_anew(self) -> None:
-        """A new producer: at first, and after fork in the child, which must share neither number nor connection."""
-        self.producer = secrets.token_hex(16)
-        self.shard = shard_of(self.producer, self._settings.streams.shards)
-        self.idle = False
-        """Whether the sender sleeps, so that `wake` is worth calling."""
-        self._next_seq = 1
+        """A new producer: at first, and after fork in the child, which must share neither number nor connection nor
+        spool."""
+        self.wake_at = NEVER
+        """Events from which on `wake` is worth calling."""
         # A lock as a binary semaphore: released to wake. Unlike an Event it may be touched in a signal handler.
         self._alarm = threading.Lock()
         self._alarm.acquire()
         self._starting = threading.RLock()
+        # Held while calls are made and kept, for the disk's time but never for the network's: who closes, or relieves
+        # the buffer while a call hangs, does so on another thread.
+        self._making = threading.RLock()
         self._thread: threading.Thread | None = None
-        if self._client is not None:
-            # The parent's. Never closed here: its locks may be held by a thread that does not exist in this process.
-            self._inherited.append(self._client)
-            self._client = None
+        self._uplink.start_anew()
+        self._maker = CallMaker(self._settings, self._buffer)
+        self.producer, self.shard = self._maker.producer, self._maker.shard
+        self._outbox = Outbox(self._buffer, self._own_spool() if self._spools else None, self._labelled)
+        self._keeper = Keeper(self._relieve)
+        self._adopter = Adopter(self._settings, self.producer) if self._spools else None
+        self._stats_sent = b""
+        self._stats_due = self._relief_due = 0.0
         self._flush_asked = False
         self._retry_now = False
         self._stopping = False
         self._given_up = False
-        self._trouble = False
-        self._told: set[str] = set()
+
+    def _own_spool(self) -> Spool:
+        quarantine = self._settings.storage_dir.absolute() / QUARANTINE
+        return Spool(self._root, self.producer, self._settings.spool.max_bytes, quarantine)
 
     def start(self) -> bool:
         """Make sure that the thread runs. False when there can be none (no thread to be had, interpreter ending)."""
@@ -91,9 +93,14 @@ class Sender:
 
     def wake(self) -> None:
         """Never blocks."""
-        self.idle = False
+        self.wake_at = NEVER
         with suppress(RuntimeError):  # already awake
             self._alarm.release()
+
+    def is_behind(self) -> None:
+        """Many events wait: see that the buffer is relieved should the sender hang. Never blocks."""
+        if self._spools:
+            self._keeper.start_if_hanging()
 
     def ask_flush(self) -> None:
         """Send all that waits, now; a pause between retries ends at once. Never blocks."""
@@ -106,127 +113,210 @@ class Sender:
         self.ask_flush()
 
     def close(self, deadline: float) -> int:
-        """Send what waits and end. Returns how many events are not known to be in the stream after `deadline` seconds;
-        they are given up."""
+        """Send what waits and end. Returns how many events are not safe after `deadline` seconds; they are left in the
+        spool, or given up where there is none."""
         end = clock.monotonic() + deadline
         position = self._buffer.position()
         self.ask_stop()
         alive = self._thread is not None and self._thread.is_alive()
-        left = self._buffer.wait_settled(position, deadline if alive else 0.0)
-        if left:
+        left = self._buffer.wait_settled(position, deadline / 2 if alive else 0.0)
+        if left:  # the sender may hang in a call: what waits is brought to disk from here, in time
+            self._keep_waiting()
+            left = self._buffer.wait_settled(position, max(0.0, end - clock.monotonic()) if alive else 0.0)
+        if left or not alive:
             self._given_up = True
             self.wake()
             end = clock.monotonic() + 0.1  # it may hang in a call that ends much later; it ends itself then
-        if not alive:
-            self._buffer.drop_all(CLOSED)
-        elif self._thread is not threading.current_thread():
-            assert self._thread is not None
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.1, end - clock.monotonic()))
+            self._given_up = True
+        hangs = self._thread is not None and self._thread.is_alive()
+        self._leave(give_up=not hangs)
         return left
 
-    def tell_lost(self, events: int) -> None:
-        log.warning("%d events could not be sent to %s before closing, and are lost", events, self._address)
+    def tell_left(self, left: int) -> None:
+        """Say what becomes of the `left` events that `close` returned."""
+        kept = self._buffer.stats().spooled
+        if kept:
+            log.warning(
+                "%d events were not sent to %s before closing; they are kept in %s, and the next process sends them",
+                kept,
+                self._uplink.address,
+                self._root,
+            )
+        lost = left if self._settings.durability is Durability.SPOOL else left - kept
+        if lost > 0:
+            log.warning("%d events could not be sent to %s before closing, and are lost", lost, self._uplink.address)
 
-    # --- what follows runs on the sender's thread
+    def tell_refused(self, field: str, bad: InvalidEvent) -> None:
+        self._maker.tell_refused(field, bad)
+
+    # --- what follows runs on the sender's thread, unless it says otherwise
 
     def _run(self) -> None:
-        due = clock.monotonic() + self._settings.flush_interval_seconds
-        while not (self._given_up or (self._stopping and not self._buffer.events)):
+        due = self._next_flush()
+        self._stats_due = clock.monotonic() + STATS_SECONDS
+        while not self._is_done():
             self._sleep(due)
-            due = clock.monotonic() + self._settings.flush_interval_seconds
+            due = self._next_flush()
             try:
-                self._send_waiting()
+                self._turn()
+                due = min(due, self._rest())
             except Exception:
                 # A mistake of ours must cost one call, not silence the application's metrics for good.
-                log.exception("a batch could not be handled and is dropped; please report this")
-                self._buffer.books.lost(INTERNAL)
-        self._buffer.drop_all(CLOSED)
-        self._disconnect()
-        lifetime.ended(self)
+                log.exception("a call could not be handled and is dropped; please report this")
+                with self._making:
+                    self._outbox.give_up()
+                if self._adopter is not None:
+                    self._adopter.release()
+        self._finish()
+
+    def _next_flush(self) -> float:
+        return clock.monotonic() + self._settings.flush_interval_seconds
+
+    def _is_done(self) -> bool:
+        if self._given_up or not self._stopping:
+            return self._given_up
+        safe = self._settings.durability is Durability.SPOOL and self._uplink.away and not self._outbox.stuck
+        return not self._buffer.events and (self._outbox.is_empty or safe)
 
     def _sleep(self, due: float) -> None:
         """Until enough events wait, a flush is asked for, or `due` has come (monotonic seconds)."""
-        self.idle = True
-        # Only after `idle` is set: an append that saw it unset must be seen here.
-        if not self._flush_asked and len(self._buffer.events) < self._settings.buffer_size:
+        enough = self._enough()
+        if self._uplink.away and not (self._outbox.is_empty and not self._buffer.events):
+            due = min(due, clock.monotonic() + self._uplink.pause_left())
+        self.wake_at = enough
+        # Only after `wake_at` is set: an append that saw it unset must be seen here.
+        if not self._flush_asked and len(self._buffer.events) < enough:
             self._alarm.acquire(timeout=max(0.0, due - clock.monotonic()))
-        self.idle = False
+        self.wake_at = NEVER
+        self._relief_due = 0.0 if self._flush_asked else self._relief_due
         self._flush_asked = False
 
-    def _send_waiting(self) -> None:
+    def _enough(self) -> int:
+        """Events worth waking up for."""
+        if not self._uplink.away:
+            return self._settings.buffer_size
+        if not self._spools or self._outbox.stuck:
+            return NEVER
+        return self._enough_to_keep()
+
+    def _enough_to_keep(self) -> int:
+        """Large calls while the server is away, so that files are few."""
+        return min(CALL_EVENTS, self._buffer.bound // 2)
+
+    def _turn(self) -> None:
         """Send what waits now. What comes meanwhile waits for the next trigger, or entries would become tiny."""
-        waiting = len(self._buffer.events)
-        while waiting > 0 and not self._given_up:
-            events = self._buffer.take(min(waiting, CALL_EVENTS))
-            if not events:
-                return
-            waiting -= len(events)
-            mark_gauges(events, self._gauges, self.producer)
-            batches = pack(events, clock.wall(), self._refuse)
-            del events
-            if batches:
-                self._deliver(batches)
-            self._buffer.books.landed()
-
-    def _refuse(self, bad: InvalidEvent) -> None:
-        field = bad.field.partition(".")[0]
-        self._buffer.books.refuse(field)
-        self.tell_refused(field, bad)
-
-    def tell_refused(self, field: str, bad: InvalidEvent) -> None:
-        """One line per field and process: a mistake in a loop must not fill the log."""
-        if field not in self._told:
-            self._told.add(field)
-            log.warning("refused an event, and will count further ones silently: %s", bad)
-
-    def _deliver(self, batches: list[Batch]) -> None:
-        """Append; on trouble again and again with the very same numbers, until it is there or we are given up."""
-        stats = msgspec.json.encode(self._buffer.stats())
-        seq = self._next_seq
-        self._next_seq += sum(batch.n for batch in batches)  # used up whatever happens: a number means one event only
-        pause = FIRST_PAUSE
+        budget = len(self._buffer.events)
         while not self._given_up:
-            try:
-                self._append(seq, batches, stats)
-            except _TROUBLE as error:
-                self._tell_trouble(error)
-                self._disconnect()
-                if not self._retry_now:
-                    self._alarm.acquire(timeout=pause * random.uniform(0.5, 1.0))
-                self._retry_now = False
-                pause = min(pause * 2, LONGEST_PAUSE)
-            else:
-                self._tell_recovery()
+            if self._uplink.away or self._outbox.spooled:
+                self._relieve()
+            if self._uplink.pause_left() and not self._retry_now:
                 return
-        self._buffer.books.lost(CLOSED)
+            with self._making:
+                try:
+                    call = self._outbox.oldest()
+                except OSError as error:
+                    self._uplink.failed(error)
+                    return
+                if call is None and budget > 0:
+                    call, budget = self._make(budget)
+                elif call is None:
+                    return
+                self._outbox.flying = call.first if call else None
+            if call is not None and not self._send(call):
+                return
 
-    def _append(self, seq: int, batches: list[Batch], stats: bytes) -> None:
-        client = self._client or self._connect()
-        done = append(client, self._keys, self.shard, self.producer, seq, batches, stats)
-        if done.created:  # perhaps the server was emptied, and the number of shards with it
-            raise_shards(client, self._keys, self._settings.streams.shards)
+    def _make(self, budget: int) -> tuple[AppendCall | None, int]:
+        """A new call, and what is left of the budget."""
+        limit = min(budget, CALL_EVENTS)
+        call = self._maker.make(limit, tell_drops=not self._uplink.away)
+        if call is not None:
+            self._outbox.hold(call)
+            if self._settings.durability is Durability.SPOOL:
+                self._outbox.keep()
+        return call, budget - limit
 
-    def _connect(self) -> Redis:
-        url = redis_url(self._settings)  # asked again each time: a `vibezen-metrics up` may have come or moved
-        self._address = redacted(url)
-        self._client = client = connect(url)
-        prepare(client, url, self._keys, self._settings.streams.shards)
-        return client
+    def _send(self, call: AppendCall) -> bool:
+        self._retry_now = False
+        with self._keeper.watching():
+            sent = self._uplink.send(call)
+        with self._making:
+            if sent:
+                self._outbox.flying = None
+                self._outbox.landed(call)
+            elif self._spools:
+                self._outbox.keep()
+                self._keeper.start()
+        return sent
 
-    def _disconnect(self) -> None:
-        if self._client is not None:
-            client, self._client = self._client, None
-            with suppress(RedisError, OSError):
-                client.close()
+    def _relieve(self) -> None:
+        """Bring what waits to disk, when the interval has passed or enough waits. Also on the keeper's thread."""
+        if clock.monotonic() >= self._relief_due:
+            self._relief_due = self._next_flush()
+            self._keep_waiting()
+        elif len(self._buffer.events) >= self._enough_to_keep():
+            self._keep_waiting(self._enough_to_keep())
 
-    def _tell_trouble(self, error: Exception) -> None:
-        if not self._trouble:
-            self._trouble = True
-            reason = str(error).partition("\n")[0].removeprefix(f"{self._address}: ")
-            bound = self._buffer.bound
-            log.warning("metrics cannot be sent to %s (%s); keeping up to %d events", self._address, reason, bound)
+    def _keep_waiting(self, least: int = 1) -> None:
+        """Bring what waits to disk, down to `least` events. On any thread."""
+        budget = len(self._buffer.events)
+        while self._spools:
+            with self._making:
+                if not self._outbox.keep() or budget < least:
+                    return
+                call = self._maker.make(min(budget, CALL_EVENTS), tell_drops=False)
+                if call is not None:
+                    self._outbox.hold(call)
+            budget -= CALL_EVENTS
 
-    def _tell_recovery(self) -> None:
-        if self._trouble:
-            self._trouble = False
-            log.info("metrics are sent to %s again", self._address)
+    def _rest(self) -> float:
+        """With nothing to send: tell counters, look after the spools of the dead. Returns when to come back (monotonic
+        seconds) at the latest."""
+        now = clock.monotonic()
+        if self._stopping or self._uplink.pause_left() or not self._outbox.is_empty:
+            return now + STATS_SECONDS
+        if not self._uplink.away and self._maker.has_drops():
+            with self._making:
+                call = self._maker.make(0, tell_drops=True)
+                if call is not None:
+                    self._outbox.hold(call)
+            return now
+        if now >= self._stats_due:
+            self._stats_due = now + STATS_SECONDS
+            self._tell_stats()
+        if self._adopter is None:
+            return self._stats_due
+        with self._keeper.watching():
+            more = self._adopter.step(self._uplink)
+        return now if more else min(self._stats_due, self._adopter.next_look)
+
+    def _tell_stats(self) -> None:
+        call = self._maker.counters()
+        if call.stats != self._stats_sent and self._uplink.send(call):
+            self._stats_sent = call.stats
+
+    def _finish(self) -> None:
+        with self._making:
+            self._outbox.flying = None
+            self._leave(give_up=True)
+        if self._adopter is not None:
+            self._adopter.release()
+        if not self._uplink.away and self._outbox.is_empty and self._buffer.stats().recorded:
+            self._tell_stats()
+        self._uplink.close()
+        self._keeper.end()
+        lifetime.ended(self)
+
+    def _leave(self, *, give_up: bool) -> None:
+        """The end: what is on disk is left to the next process. `give_up`: what is not is lost; else the sender, which
+        hangs in a call, will see. On any thread."""
+        with self._making:
+            self._keep_waiting()
+            if give_up:
+                self._buffer.drop_all(CLOSED)
+            self._buffer.books.closed = True
+            self._outbox.close(self._maker.counters())
+
+    def _labelled(self, call: AppendCall) -> AppendCall:
+        return msgspec.structs.replace(call, stats=self._maker.stats(), store=self._uplink.store)

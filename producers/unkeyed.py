@@ -11,7 +11,7 @@ from redis import Redis
 
 from vibezen.metrics.event import MAX_BATCH_BYTES
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.producers.append import Appended, Batch, append, raise_shards, shard_of
+from vibezen.metrics.producers.append import Appended, Batch, append, confirm, raise_shards, shard_of
 from vibezen.metrics.producers.books import Stats
 from vibezen.metrics.producers.packing import BATCH_EVENTS
 from vibezen.metrics.producers.work import Call, Outcome, Work
@@ -22,8 +22,8 @@ NEW: Final = Appended(duplicate=False, last=0, created=False)
 class Unkeyed:
     """One call in flight at a time, all of its events or none. `count_refused` may be called from any thread."""
 
-    def __init__(self, keys: Keys, shards: int) -> None:
-        self._keys, self._shards = keys, shards
+    def __init__(self, keys: Keys, shards: int, replicas: int = 0) -> None:
+        self._keys, self._shards, self._replicas = keys, shards, replicas
         self._lock = threading.Lock()
         self._refused: Counter[str] = Counter()
         self._start_anew()
@@ -52,6 +52,7 @@ class Unkeyed:
 
         def call(client: Redis) -> Sequence[Outcome]:
             done = append(client, self._keys, self._shard, self.producer, first, batches, stats)
+            confirm(client, self._replicas)
             self._appended = done.last
             if done.created:  # perhaps the server was emptied, and the number of shards with it
                 raise_shards(client, self._keys, self._shards)

@@ -14,6 +14,7 @@ import redis
 
 from tests.support.gateways import Door, StartGateway, gateway_in_thread
 from tests.support.waiting import WaitUntil
+from vibezen.metrics import MetricType
 from vibezen.metrics.batch import Entry, read_entry
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Settings
@@ -67,8 +68,16 @@ class Arrived:
         decoder = msgspec.json.Decoder(Event)
         return [event for entry in self.entries() for event in decoder.decode_lines(entry.payload)]
 
-    def values(self) -> list[float]:
-        return [event.value for event in self.events()]
+    def values(self, metric: str | None = None) -> list[float]:
+        return [event.value for event in self.events() if metric is None or event.metric == metric]
+
+    def drops(self) -> Counter[str]:
+        """What events about dropped ones tell, by reason."""
+        found: Counter[str] = Counter()
+        for event in self.events():
+            if event.metric == MetricType.EVENTS_DROPPED:
+                found[str(event.metadata["reason"])] += int(event.value)
+        return found
 
     def stats(self) -> list[dict[str, Any]]:
         found: Any = self.client.xrange(self._stream)

@@ -9,7 +9,7 @@ from vibezen.metrics.producers.buffer import Buffer
 
 def balance(stats: Stats) -> bool:
     settled = stats.appended + sum(stats.refused.values()) + sum(stats.dropped.values())
-    return stats.recorded == settled + stats.buffered + stats.in_flight
+    return stats.recorded == settled + stats.buffered + stats.in_flight + stats.spooled
 
 
 def filled(events: int, bound: int = 1000) -> Buffer:
@@ -42,7 +42,7 @@ def test_the_books_balance_at_every_step() -> None:
     books = buffer.books
     assert balance(buffer.stats())
     buffer.take(4)
-    assert buffer.stats() == Stats(recorded=15, buffered=6, in_flight=4, dropped={"overflow": 5})
+    assert buffer.stats() == Stats(recorded=15, buffered=6, in_flight=4, dropped={"overflow": 5}, bound=10)
     books.refuse("ts")
     assert balance(buffer.stats())
     books.landed()
@@ -58,6 +58,7 @@ def test_the_books_balance_at_every_step() -> None:
         appended=3,
         refused={"ts": 1, "value": 1},
         dropped={"overflow": 5, "internal": 2, "closed": 5},
+        bound=10,
     )
 
 
@@ -91,4 +92,4 @@ def test_a_child_begins_with_empty_books_and_the_same_deque() -> None:
     events = buffer.events
     buffer.start_anew()
     assert buffer.events is events
-    assert buffer.stats() == Stats()
+    assert buffer.stats() == Stats(bound=buffer.bound)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import redis
@@ -71,7 +72,19 @@ atexit.register(collector.record_nowait, "m", 5)
     assert arrived.values() == [5]
 
 
-def test_an_end_without_a_server_comes_within_the_deadline_and_says_what_is_lost() -> None:
+@pytest.mark.parametrize(
+    ("durability", "told"),
+    [
+        ("memory", "123 events could not be sent to redis://127.0.0.1:1 before closing, and are lost"),
+        ("server", "123 events were not sent to redis://127.0.0.1:1 before closing; they are kept in {spool}"),
+        ("replica", "123 events were not sent to redis://127.0.0.1:1 before closing; they are kept in {spool}"),
+        ("spool", "123 events were not sent to redis://127.0.0.1:1 before closing; they are kept in {spool}"),
+    ],
+)
+def test_an_end_without_a_server_comes_within_the_deadline_and_says_what_becomes_of_the_rest(
+    durability: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEZEN_METRICS__DURABILITY", durability)
     program = """
 import logging
 logging.basicConfig()
@@ -85,7 +98,8 @@ for value in range(123):
     start = time.monotonic()
     done = python(program)
     assert done.returncode == 0
-    assert "123 metric events could not be delivered" in done.stderr
+    assert told.format(spool=tmp_path / "metrics_data" / "spool") in done.stderr
+    assert "Traceback" not in done.stderr
     assert time.monotonic() - start < 5
 
 

@@ -94,12 +94,12 @@ def test_a_mistake_of_ours_costs_one_call_and_is_told(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr("vibezen.metrics.producers.sender.pack", broken)
+        patched.setattr("vibezen.metrics.producers.call_maker.pack", broken)
         record(collector, range(5))
         assert collector.flush_sync() == 0
     record(collector, range(5, 8))
     assert collector.flush_sync() == 0
-    assert arrived.values() == [5, 6, 7]
+    assert arrived.values("m") == [5, 6, 7]
     assert collector.stats().dropped == {"internal": 5}
     assert "ZeroDivisionError" in caplog.text
 
@@ -107,8 +107,15 @@ def test_a_mistake_of_ours_costs_one_call_and_is_told(
 def test_a_user_who_may_only_append_is_enough(
     make_collector: MakeCollector, redis_url: str, client: redis.Redis, arrived: Arrived
 ) -> None:
-    may = ["+eval", "+evalsha", "+xadd", "+xgroup|create", "+hget", "+hset", "+get", "+set", "+time"]
-    client.acl_setuser("app", enabled=True, reset=True, passwords=["+pw"], commands=may, keys=["vibezen:*"])
+    may = "eval evalsha xadd xgroup|create hget hmget hset get set time memory|usage"
+    client.acl_setuser(
+        "app",
+        enabled=True,
+        reset=True,
+        passwords=["+pw"],
+        commands=[f"+{one}" for one in may.split()],
+        keys=["vibezen:*"],
+    )
     try:
         collector = make_collector(redis_url.replace("//", "//app:pw@"))
         collector.record_nowait("m", 1)

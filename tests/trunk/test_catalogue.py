@@ -26,6 +26,7 @@ commits              performance  1          counter       neither
 pull_requests        performance  1          counter       neither
 active_time          performance  s          counter       neither
 sessions             performance  1          counter       neither
+vibezen.events_dropped system     1          counter       lower
 """
 ROWS = [line.split() for line in CONTRACT.split("\n") if line]
 
@@ -33,7 +34,7 @@ ROWS = [line.split() for line in CONTRACT.split("\n") if line]
 @pytest.mark.parametrize(("name", "family", "unit", "kind", "better"), ROWS, ids=[row[0] for row in ROWS])
 def test_metric_is_what_the_contract_says(name: str, family: str, unit: str, kind: str, better: str) -> None:
     assert BUILT_IN[name] == MetricSpec(Family(family), unit, Kind(kind), Better(better))
-    assert str(MetricType[name.upper()]) == name
+    assert str(MetricType[name.removeprefix("vibezen.").upper()]) == name
     assert is_name(name)
 
 

@@ -33,6 +33,7 @@ class MetricType(StrEnum):
     PULL_REQUESTS = "pull_requests"
     ACTIVE_TIME = "active_time"
     SESSIONS = "sessions"
+    EVENTS_DROPPED = "vibezen.events_dropped"
 
 
 class Kind(StrEnum):
@@ -101,6 +102,7 @@ BUILT_IN: Mapping[str, MetricSpec] = MappingProxyType(
             (MetricType.PULL_REQUESTS, _P, "1", _COUNT, _NONE),
             (MetricType.ACTIVE_TIME, _P, "s", _COUNT, _NONE),
             (MetricType.SESSIONS, _P, "1", _COUNT, _NONE),
+            (MetricType.EVENTS_DROPPED, _S, "1", _COUNT, _LOW),
         )
     }
 )

@@ -7,6 +7,7 @@ one line that names file, key, value and what was expected; nothing starts half-
 import os
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -27,6 +28,7 @@ ENVIRONMENT_PREFIX: Final = "VIBEZEN_METRICS__"
 DEMO_VARIABLE: Final = "VIBEZEN_METRICS_DEMO"
 """Set to 1 by `up --demo`: the API then says on the page that its traffic is simulated."""
 STORAGE_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "STORAGE_DIR"
+SPOOL_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "SPOOL__DIR"
 
 STREAM_BYTES: Final = 512 * 1024 * 1024
 """Some 3 million events: what a group that stands still for minutes under load leaves behind."""
@@ -70,6 +72,27 @@ class Alerts(_Section, frozen=True):
     error_rate_threshold: Share = 0.05
     response_time_threshold_ms: Positive = 1000.0
     cache_hit_rate_threshold: Share = 0.7
+
+
+class Durability(StrEnum):
+    """When an event counts as safe. `spool`, `server` and `replica` keep on disk what the server does not take."""
+
+    MEMORY = "memory"
+    """Once the server has it; until then in memory alone."""
+    SPOOL = "spool"
+    """Once it is on this machine's disk: each call is written there before it is sent."""
+    SERVER = "server"
+    """Once the server has it."""
+    REPLICA = "replica"
+    """Once the server and `replicas` of its replicas have it."""
+
+
+class Spool(_Section, frozen=True):
+    """Calls the server did not take, on disk. `dir`: None is `spool` in the storage folder. `max_bytes`: of all
+    producers with the same folder together; beyond it a producer's oldest calls are dropped, and counted."""
+
+    dir: Path | None = None
+    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 256 * 1024 * 1024
 
 
 class Redis(_Section, frozen=True):
@@ -116,7 +139,7 @@ class Settings(_Section, frozen=True):
     """All of `vibezen.metrics`. Times are seconds unless a name says otherwise.
 
     `buffer_size`: events that trigger a flush. `buffer_max_events`: the bound; beyond it the oldest are dropped and
-    counted. `source`: the file read, None without one.
+    counted. `replicas`: how many `durability: replica` waits for. `source`: the file read, None without one.
     """
 
     enabled: bool = True
@@ -124,6 +147,9 @@ class Settings(_Section, frozen=True):
     buffer_size: Count = 100
     buffer_max_events: Count = 100_000
     flush_interval_seconds: Positive = 1.0
+    durability: Durability = Durability.SERVER
+    replicas: Annotated[int, Meta(ge=1, le=100)] = 1
+    spool: Spool = Spool()
     retention_days: Count = 30
     dashboard: Dashboard = Dashboard()
     gateway: Gateway = Gateway()
@@ -139,6 +165,15 @@ class Settings(_Section, frozen=True):
 
     def catalogue(self) -> Catalogue:
         return Catalogue(self.metrics)
+
+    @property
+    def replicas_asked(self) -> int:
+        """How many replicas must have an event before it is safe; 0 for any `durability` but `replica`."""
+        return self.replicas if self.durability is Durability.REPLICA else 0
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.spool.dir or self.storage_dir / "spool"
 
 
 def load(
@@ -156,21 +191,26 @@ def load(
     _convert(tree, str(path), strict=True)  # so that an error names the file, not a variable applied on top of it
     environ = os.environ if environ is None else environ
     settings = _apply_environment(tree, environ)
-    # A relative folder counts from the file, the default too: from wherever below it one starts, it is one store.
-    elsewhere = storage_dir is not None or any(variable.upper() == STORAGE_DIR_VARIABLE for variable in environ)
-    base = path.resolve().parent if path is not None and not elsewhere else Path.cwd()
-    folder = base / _expanded(settings.storage_dir if storage_dir is None else Path(storage_dir))
+    given = {variable.upper() for variable in environ}
+    elsewhere = storage_dir is not None or STORAGE_DIR_VARIABLE in given
+    folder = _based(settings.storage_dir if storage_dir is None else Path(storage_dir), path, elsewhere, "storage_dir")
+    spool = settings.spool
+    if spool.dir is not None:
+        spool = msgspec.structs.replace(spool, dir=_based(spool.dir, path, SPOOL_DIR_VARIABLE in given, "spool.dir"))
     redis = msgspec.structs.replace(settings.redis, url=redis_url or settings.redis.url)
-    settings = msgspec.structs.replace(settings, storage_dir=folder, redis=redis, source=path)
+    settings = msgspec.structs.replace(settings, storage_dir=folder, spool=spool, redis=redis, source=path)
     _check(settings)
     return settings
 
 
-def _expanded(folder: Path) -> Path:
+def _based(folder: Path, file: Path | None, elsewhere: bool, key: str) -> Path:
+    """A relative folder counts from the file, the default too: from wherever below it one starts, it is one store.
+    `elsewhere`: it was not the file that named it."""
+    base = file.resolve().parent if file is not None and not elsewhere else Path.cwd()
     try:
-        return folder.expanduser()
+        return base / folder.expanduser()
     except RuntimeError:
-        raise ConfigError(f"vibezen.metrics.storage_dir = {str(folder)!r}: no such user") from None
+        raise ConfigError(f"vibezen.metrics.{key} = {str(folder)!r}: no such user") from None
 
 
 def _find(start: Path) -> Path | None:

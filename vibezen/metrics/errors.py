@@ -13,6 +13,7 @@ MetricsError
 │   └── StoreFull               … no space: nothing was committed, and the same can be tried again
 ├── ServerError                 the Redis or Valkey server cannot be used; exit 1
 │   ├── ServerUnavailable       … not reachable now: wait and try again
+│   ├── NotReplicated           … it has the events, but fewer replicas than asked for have them
 │   └── ServerUnsuitable        … reachable, but too old or set up so that data would be lost
 ├── ImportStopped               an import cannot go on: what was appended stays, and it can be resumed; exit 1
 ├── AddressInUse                the port to serve on is taken; exit 1
@@ -30,6 +31,7 @@ __all__ = [
     "MalformedEvent",
     "MetricsError",
     "MissingExtra",
+    "NotReplicated",
     "ServerError",
     "ServerUnavailable",
     "ServerUnsuitable",
@@ -116,6 +118,11 @@ class ServerError(MetricsError):
 
 class ServerUnavailable(ServerError):
     """The server does not answer now. Waiting and trying again is right."""
+
+
+class NotReplicated(ServerError):
+    """What was written is on the server, but not on as many replicas as `replicas` asks for. Writing it again is right:
+    what is there already is not added, and the wait then covers it."""
 
 
 class ServerUnsuitable(ServerError):

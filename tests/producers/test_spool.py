@@ -1,0 +1,387 @@
+"""The spool: what the server does not take is on disk, in order, within its bound, and sent when it can be."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+import redis
+
+from tests.producers.conftest import Arrived, MakeCollector
+from tests.support.proxy import StartProxy
+from tests.support.waiting import WaitUntil
+from vibezen.metrics import MetricsCollector
+from vibezen.metrics.config import Durability, Redis
+from vibezen.metrics.config import Spool as SpoolSettings
+from vibezen.metrics.producers.append import Batch
+from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired, decode_call, encode_call
+from vibezen.metrics.producers.books import Stats
+from vibezen.metrics.producers.spool import MAX_AGE, Spool, SpoolFull
+from vibezen.metrics.producers.spool_folder import take
+
+AWAY: Final = "redis://127.0.0.1:1/0"
+MIB: Final = 1_048_576
+
+
+def call(first: int = 1, events: int = 3, size: int = 100, producer: str = "p", made: float = 2e9) -> AppendCall:
+    payload = b"x" * (size - 1) + b"\n"
+    return AppendCall("vibezen", producer, 0, first, [Batch(events, payload)], b"{}", made)
+
+
+def record(collector: MetricsCollector, values: range, **metadata: str) -> None:
+    for value in values:
+        collector.record_nowait("m", value, metadata)
+
+
+def spooled_files(root: Path) -> list[Path]:
+    return sorted(root.glob("spool/*/*.batch"), key=lambda path: int(path.name.partition("-")[0]))
+
+
+def spooled(collector: MetricsCollector, events: int) -> bool:
+    return collector.stats().spooled == events
+
+
+def balances(stats: Stats) -> bool:
+    settled = stats.appended + sum(stats.refused.values()) + sum(stats.dropped.values())
+    return stats.recorded == settled + stats.buffered + stats.in_flight + stats.spooled
+
+
+# --- a file
+
+
+def test_a_call_comes_back_as_it_was_written() -> None:
+    original = call(first=7)
+    assert decode_call(encode_call(original)) == original
+
+
+def test_a_file_with_any_byte_changed_or_missing_is_damaged() -> None:
+    data = encode_call(call(size=40))
+    for at in range(len(data)):
+        with pytest.raises(Damaged):
+            decode_call(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(Damaged):
+            decode_call(data[:at])
+
+
+# --- a spool by itself
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool", "p", 5000, tmp_path / "quarantine")
+
+
+def test_calls_come_out_in_the_order_of_their_numbers_and_are_readable_by_nobody_else(
+    spool: Spool, tmp_path: Path
+) -> None:
+    for first in (1, 4, 1000):
+        spool.put(call(first))
+    assert [spool.read(file).first for file in spool.files] == [1, 4, 1000]
+    for folder in (spool.root, spool.path):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for file in spool.path.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_full_spool_makes_room_by_its_oldest_but_never_by_the_call_that_may_be_with_the_server(spool: Spool) -> None:
+    for first in (1, 4, 7, 10):
+        spool.put(call(first, size=1000))
+    assert [file.first for file in spool.make_room(1500, spare=1)] == [4]
+    assert [file.first for file in spool.files] == [1, 7, 10]
+    with pytest.raises(SpoolFull):
+        spool.make_room(4500, spare=1)
+    assert [file.first for file in spool.files] == [1, 7, 10], "nothing is dropped in vain"
+
+
+def test_the_bound_counts_what_other_producers_hold(spool: Spool, tmp_path: Path) -> None:
+    other = Spool(tmp_path / "spool", "other", 5000, tmp_path / "quarantine")
+    other.put(call(size=4000))
+    with pytest.raises(SpoolFull):
+        spool.make_room(1000, spare=None)
+
+
+def test_a_spool_is_held_by_one_process_at_a_time_and_leaves_nothing_when_empty(spool: Spool) -> None:
+    spool.put(call())
+    assert take(spool.path) is None
+    spool.remove(spool.files[0])
+    spool.close(call(events=0))
+    assert not spool.path.exists()
+
+
+def test_a_folder_removed_under_its_holder_is_made_anew(spool: Spool) -> None:
+    spool.put(call(1))
+    shutil.rmtree(spool.path)
+    spool.put(call(4))
+    assert spool.read(spool.files[1]).first == 4
+    assert take(spool.path) is None
+
+
+def test_a_call_older_than_servers_remember_numbers_is_not_sent(spool: Spool) -> None:
+    spool.put(call(1, made=1e9))
+    spool.put(call(4))
+    with pytest.raises(Expired):
+        spool.read(spool.files[0])
+    assert MAX_AGE < 30 * 86_400
+
+
+# --- with a collector
+
+
+def test_what_a_server_does_not_take_is_on_disk_and_arrives_in_order_once(
+    make_collector: MakeCollector,
+    start_proxy: StartProxy,
+    redis_url: str,
+    arrived: Arrived,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+) -> None:
+    proxy = start_proxy(redis_url)
+    collector = make_collector(proxy.url, flush_interval_seconds=0.05)
+    record(collector, range(1000))
+    assert collector.flush_sync() == 0
+    proxy.go_down()
+    record(collector, range(1000, 9000))
+    wait_until(lambda: collector.stats().spooled == 8000)
+    assert collector.flush_sync(0.01) == 8000, "on this machine's disk is not on the server"
+    assert spooled_files(tmp_path / "metrics_data")
+    assert balances(collector.stats())
+    proxy.come_back()
+    assert collector.flush_sync(20) == 0
+    assert arrived.values() == list(range(9000))
+    assert spooled_files(tmp_path / "metrics_data") == []
+    assert collector.stats() == Stats(recorded=9000, appended=9000, bound=100_000)
+
+
+def test_while_a_server_is_away_files_are_few(
+    make_collector: MakeCollector, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    collector = make_collector(AWAY, buffer_size=10, flush_interval_seconds=3600.0)
+    record(collector, range(100))
+    wait_until(lambda: collector.stats().spooled)
+    before = len(spooled_files(tmp_path / "metrics_data"))
+    for value in range(20_000):
+        collector.record_nowait("m", value)
+    wait_until(lambda: collector.stats().buffered < 4000)
+    assert len(spooled_files(tmp_path / "metrics_data")) - before <= 8
+
+
+def test_a_full_spool_drops_its_oldest_counts_them_and_tells_of_them_by_an_event(
+    make_collector: MakeCollector,
+    start_proxy: StartProxy,
+    redis_url: str,
+    arrived: Arrived,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proxy = start_proxy(redis_url)
+    proxy.go_down()
+    collector = make_collector(proxy.url, flush_interval_seconds=0.05, spool=SpoolSettings(max_bytes=MIB))
+    for start in range(0, 6000, 500):
+        record(collector, range(start, start + 500), text="x" * 500)
+        wait_until(lambda: not collector.stats().buffered)
+    stats = collector.stats()
+    assert stats.dropped["spool_full"] > 2000
+    assert balances(stats)
+    assert sum(path.stat().st_size for path in spooled_files(tmp_path / "metrics_data")) <= MIB
+    proxy.come_back()
+    assert collector.flush_sync(20) == 0
+    values, dropped = arrived.values("m"), collector.stats().dropped
+    assert len(values) == len(set(values)) == 6000 - dropped["spool_full"]
+    assert values == sorted(values)
+    assert values[-1] == 5999
+    wait_until(lambda: arrived.drops() == dropped)
+    assert "the spool" in caplog.text
+
+
+def test_a_disk_that_takes_nothing_is_told_once_and_events_stay_in_memory(
+    make_collector: MakeCollector,
+    start_proxy: StartProxy,
+    redis_url: str,
+    arrived: Arrived,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "metrics_data").write_text("a file where the folder should be")
+    proxy = start_proxy(redis_url)
+    proxy.go_down()
+    collector = make_collector(proxy.url, buffer_max_events=1000, flush_interval_seconds=0.05)
+    record(collector, range(5000))
+    assert collector.flush_sync(0.3) > 0
+    assert len([line for line in caplog.messages if "cannot be kept" in line]) == 1
+    stats = collector.stats()
+    assert stats.buffered <= 1000
+    assert balances(stats)
+    proxy.come_back()
+    assert collector.flush_sync(20) == 0
+    values = arrived.values("m")
+    assert len(values) == len(set(values)) == 5000 - collector.stats().dropped["overflow"]
+
+
+def test_a_damaged_file_is_set_aside_counted_and_told_and_the_others_arrive(
+    make_collector: MakeCollector,
+    start_proxy: StartProxy,
+    redis_url: str,
+    arrived: Arrived,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proxy = start_proxy(redis_url)
+    proxy.go_down()
+    collector = make_collector(proxy.url, flush_interval_seconds=0.05)
+    for start in (0, 100, 200):
+        record(collector, range(start, start + 100))
+        wait_until(partial(spooled, collector, start + 100))
+    files = spooled_files(tmp_path / "metrics_data")
+    damaged = files[1]
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    lost = int(damaged.stem.partition("-")[2])
+    proxy.come_back()
+    assert collector.flush_sync(20) == 0
+    assert len(arrived.values("m")) == 300 - lost
+    assert collector.stats().dropped == {"spool_damaged": lost}
+    assert [path.name for path in (tmp_path / "metrics_data" / "quarantine").iterdir()] == [
+        f"{collector.producer}-{damaged.name}"
+    ]
+    assert "cannot be sent: not a whole call" in caplog.text
+
+
+def test_by_durability_spool_events_are_safe_once_on_disk(make_collector: MakeCollector, tmp_path: Path) -> None:
+    collector = make_collector(AWAY, durability=Durability.SPOOL)
+    record(collector, range(300))
+    assert collector.flush_sync(20) == 0
+    assert sum(decode_call(path.read_bytes()).events for path in spooled_files(tmp_path / "metrics_data")) == 300
+    assert collector.close_sync() == 0
+
+
+def test_by_durability_spool_every_call_is_on_disk_before_it_is_sent(
+    make_collector: MakeCollector, redis_url: str, client: redis.Redis, arrived: Arrived, tmp_path: Path
+) -> None:
+    collector = make_collector(redis_url, durability=Durability.SPOOL)
+    client.client_pause(600)
+    record(collector, range(10))
+    assert collector.flush_sync(0.4) == 0
+    assert len(spooled_files(tmp_path / "metrics_data")) == 1
+    assert collector.close_sync() == 0
+    assert arrived.values() == list(range(10))
+    assert list((tmp_path / "metrics_data" / "spool").iterdir()) == []
+
+
+# --- left behind
+
+
+def test_what_close_could_not_send_is_sent_by_the_next_process_with_books_that_balance(
+    make_collector: MakeCollector,
+    redis_url: str,
+    arrived: Arrived,
+    client: redis.Redis,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+) -> None:
+    first = make_collector(AWAY)
+    record(first, range(250))
+    assert first.close_sync(0.3) == 250
+    second = make_collector(redis_url)
+    second.record_nowait("other", 1)
+    assert second.flush_sync() == 0
+    wait_until(lambda: list((tmp_path / "metrics_data" / "spool").iterdir()) == [])
+    assert arrived.values("m") == list(range(250))
+    assert {entry.producer for entry in arrived.entries()} == {first.producer, second.producer}
+    told = stored_stats(client, first)
+    assert told == Stats(recorded=250, appended=250, bound=100_000, closed=True)
+
+
+def stored_stats(client: redis.Redis, collector: MetricsCollector) -> Stats:
+    value: Any = client.hget("vibezen:{0}:producers", str(collector.producer))
+    return msgspec.json.decode(value.split(b" ", 2)[2], type=Stats)
+
+
+APPLICATION: Final = """
+import sys, time
+from vibezen.metrics import MetricsCollector
+collector = MetricsCollector(redis_url=sys.argv[1])
+for value in range(int(sys.argv[2]), int(sys.argv[3])):
+    collector.record_nowait("m", value)
+collector.flush_sync(0.5)
+print(collector.producer, collector.stats().spooled, flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_had_spooled_is_sent_once_under_its_own_numbers(
+    make_collector: MakeCollector, redis_url: str, arrived: Arrived, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    command = [sys.executable, "-c", APPLICATION, AWAY, "0", "700"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        producer, spooled = process.stdout.readline().split()
+        assert spooled == "700"
+        process.send_signal(signal.SIGKILL)
+    collectors = [make_collector(redis_url) for _ in range(4)]
+    for collector in collectors:
+        collector.record_nowait("other", 1)
+    wait_until(lambda: list((tmp_path / "metrics_data" / "spool").iterdir()) == [])
+    assert arrived.values("m") == list(range(700))
+    entries = [entry for entry in arrived.entries() if entry.producer == producer]
+    assert entries[0].seq == 1
+    assert sum(entry.n for entry in entries) == 700
+
+
+def test_a_living_process_keeps_its_spool_and_a_forked_child_does_not_touch_it(
+    make_collector: MakeCollector,
+    start_proxy: StartProxy,
+    redis_url: str,
+    arrived: Arrived,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+) -> None:
+    proxy = start_proxy(redis_url)
+    proxy.go_down()
+    collector = make_collector(proxy.url, flush_interval_seconds=0.05)
+    record(collector, range(100))
+    wait_until(lambda: collector.stats().spooled == 100)
+    path = tmp_path / "metrics_data" / "spool" / str(collector.producer)
+    child = os.fork()
+    if child == 0:
+        fine = collector.stats() == Stats(bound=100_000) and take(path) is None
+        signal.pause()
+        os._exit(0 if fine else 1)
+    try:
+        assert take(path) is None
+        proxy.come_back()
+        assert collector.flush_sync(20) == 0
+        assert collector.close_sync() == 0
+        assert not path.exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert arrived.values() == list(range(100))
+
+
+def test_another_prefix_or_another_store_is_left_alone(
+    make_collector: MakeCollector,
+    redis_url: str,
+    client: redis.Redis,
+    arrived: Arrived,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spool = tmp_path / "metrics_data" / "spool"
+    first = make_collector(AWAY, redis=Redis(prefix="theirs"))
+    record(first, range(10))
+    assert first.close_sync(0.2) == 10
+    second = make_collector(redis_url)
+    second.record_nowait("other", 1)
+    wait_until(lambda: "are not sent from here" in caplog.text)
+    assert second.close_sync() == 0
+    assert [path.name for path in spool.iterdir()] == [first.producer]
+    assert arrived.values("m") == []
