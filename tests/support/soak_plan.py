@@ -31,7 +31,7 @@ def _then(do: str, healed: str, whom: Callable[[random.Random], str], lasts: tup
     def steps(chance: random.Random, at: float) -> Iterator[Step]:
         victim = whom(chance)
         yield Step(at, do, victim)
-        yield Step(at + chance.uniform(*lasts), healed, victim)
+        yield Step(round(at + chance.uniform(*lasts), 1), healed, victim)
 
     return steps
 
