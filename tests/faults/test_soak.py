@@ -20,7 +20,7 @@ pytestmark = pytest.mark.server
 
 Timing = tuple[int, float, float]
 """A seed, seconds of faults, and seconds between two of them."""
-SHORT: Final = (694, 11.0, 0.7)
+SHORT: Final = (4816, 11.0, 0.7)
 LONG_GAP: Final = 3.0
 
 
