@@ -9,7 +9,9 @@ which is never trimmed beyond the position.
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -62,12 +64,19 @@ class _Begun(NamedTuple):
 def rebuild(
     client: Redis, keys: Keys, layout: Layout, settings: Settings, shard: int, progress: Progress = lambda _: None
 ) -> Rebuilt:
-    """Make all windows of a shard anew. Raises Fenced when another owner takes the shard over in turn, StoreError when
-    files cannot be read or hold less than the server; what the client raises may come at any step."""
+    """Make all windows of a shard anew. Raises Fenced when another owner takes the shard over in turn; StoreError when
+    files are damaged or hold less than the server, with the windows as they were; what the client raises may come at
+    any step."""
+    try:
+        _require_whole(layout, shard, settings.aggregation, _server_time(client), progress)
+    except OSError as error:
+        raise StoreError(f"storage folder {layout.root}: {error}") from None
     taken = take(client, keys, shard, AGGREGATE, f"rebuild:{secrets.token_hex(8)}", force=True)
     assert taken is not None
     try:
         return _rebuild(client, keys, layout, settings, taken, progress)
+    except OSError as error:
+        raise StoreError(f"storage folder {layout.root}: {error}") from None
     finally:
         release(client, keys, taken)
 
@@ -81,7 +90,7 @@ def _rebuild(
     begun = _begin(client, keys, layout, policy, taken, wall() + skew)
     aggregator = Aggregator(client, keys, taken, policy, SeriesTable(policy.labels, gauges), lambda: wall() + skew)
     put = 0
-    for block in _kept(layout, begun.files.extents, policy, wall() + skew):
+    for block in _kept(layout, _extents(begun.files, policy, wall() + skew)):
         put += aggregator.refill(events_of(block))
         progress(len(block))
         if aggregator.wait_ms() == 0:
@@ -173,11 +182,30 @@ def _account(before: Account, archive: Account) -> Account:
     return msgspec.structs.replace(archive, accepted=archive.accepted - too_old, too_old=too_old)
 
 
-def _kept(layout: Layout, extents: Mapping[str, Extent], policy: Aggregation, now: float) -> Iterator[bytes]:
-    """The lines of all hours whose windows are kept, hour by hour, in the order in which they were archived."""
+def _require_whole(layout: Layout, shard: int, policy: Aggregation, now: float, progress: Progress) -> None:
+    """See that the files are what was committed: where they are not, the windows may be all that is left of it."""
+    for extent in _extents(committed(layout, shard), policy, now):
+        crc = size = 0
+        with suppress(FileNotFoundError), open_committed(layout, extent) as file:
+            for block in blocks(file, extent.end):
+                crc, size = zlib.crc32(block, crc), size + len(block)
+                progress(len(block))
+        if (crc, size) != (extent.crc, extent.end):
+            raise StoreError(
+                f"{layout.events / extent.path} is damaged or gone, so that windows are left as they are: see "
+                "`vibezen-metrics verify --offline`, and bring the file back from a backup"
+            )
+
+
+def _extents(files: Committed, policy: Aggregation, now: float) -> list[Extent]:
+    """Those of all hours whose windows are kept, hour by hour, in the order in which they were archived."""
     since = now - max(width.keep_seconds + width.seconds for width in policy.widths)
-    kept = [extent for path, extent in extents.items() if hour_of(path) + HOUR > since]
-    for extent in sorted(kept, key=_order):
+    return sorted((extent for path, extent in files.extents.items() if hour_of(path) + HOUR > since), key=_order)
+
+
+def _kept(layout: Layout, extents: Iterable[Extent]) -> Iterator[bytes]:
+    """Their lines, in blocks."""
+    for extent in extents:
         with open_committed(layout, extent) as file:
             yield from blocks(file, extent.end)
 

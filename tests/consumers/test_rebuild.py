@@ -290,6 +290,28 @@ def test_a_loss_that_was_noted_meanwhile_is_not_forgotten(
     assert client.get(KEYS.floor(0)) == b"1763985600"
 
 
+@pytest.mark.parametrize("how", ["changed", "cut", "gone"])
+def test_windows_are_left_as_they_are_where_files_are_damaged(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis, how: str
+) -> None:
+    """They may be all that is left of it."""
+    send(pipeline, mixed(wall()))
+    pipeline.archive()
+    pipeline.aggregate()
+    before, fence = stored(client), client.get(KEYS.fence(0, AGGREGATE))
+    path = list(pipeline.layout.segments())[-1]
+    data = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-1] if how == "cut" else data.replace(b'"value":0.2', b'"value":0.3'))
+    with pytest.raises(StoreError, match=f"{path.name} is damaged or gone"):
+        anew()
+    assert (stored(client), client.get(KEYS.fence(0, AGGREGATE))) == (before, fence)
+    path.write_bytes(data)
+    assert anew().complete
+
+
 @pytest.mark.parametrize("emptied", [True, False], ids=["emptied", "older ids"])
 def test_a_server_that_the_archiver_has_not_come_to_is_left_alone(
     pipeline: Pipeline, anew: Anew, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, emptied: bool
