@@ -11,14 +11,15 @@ from redis.exceptions import ResponseError
 
 from vibezen.metrics.balance import NEWEST, Books, books_of
 from vibezen.metrics.connection import async_primaries, is_missing_group, server_info
-from vibezen.metrics.keys import AGGREGATE, GROUPS, Keys
+from vibezen.metrics.keys import AGGREGATE, ARCHIVE, GROUPS, Keys
 from vibezen.metrics.storage import MetricsStorage
 from vibezen.metrics.window_reader import shard_count
 
 
 class Group(msgspec.Struct):
     """One group on one shard. `lag`: entries not committed yet, null when the server cannot tell. `owner`: who holds
-    the lease now. `trouble`: why it cannot commit now, null when it can. `too_old`, `overflow`: the aggregator's."""
+    the lease now. `trouble`: why it cannot commit now, null when it can. `lost`, the archiver's: events of which there
+    is but the gap in their producer's numbers. `too_old`, `overflow`: the aggregator's."""
 
     owner: str | None
     epoch: int
@@ -29,6 +30,7 @@ class Group(msgspec.Struct):
     rejected: int
     updated: float | None
     trouble: str | None
+    lost: int | msgspec.UnsetType = msgspec.UNSET
     too_old: int | msgspec.UnsetType = msgspec.UNSET
     overflow: int | msgspec.UnsetType = msgspec.UNSET
 
@@ -158,6 +160,8 @@ def _group(name: str, about: Mapping[str, Any], books: Mapping[bytes, bytes], ow
         updated=float(updated) if updated else None,
         trouble=_text(books.get(f"{name}.trouble".encode())) or None,
     )
+    if name == ARCHIVE:
+        group.lost = number("lost")
     if name == AGGREGATE:
         group.too_old, group.overflow = number("too_old"), number("overflow")
     return group

@@ -45,7 +45,7 @@ def test_empty_server_is_one_shard_with_nothing_in_it(served: Served) -> None:
                 "groups": {"archive": NOTHING, "aggregate": NOTHING},
                 "archived_less_aggregated": None,
             },
-            "groups": {"archive": NO_GROUP, "aggregate": {**NO_GROUP, "too_old": 0, "overflow": 0}},
+            "groups": {"archive": {**NO_GROUP, "lost": 0}, "aggregate": {**NO_GROUP, "too_old": 0, "overflow": 0}},
         }
     ]
 
@@ -68,7 +68,7 @@ def test_shard_tells_length_dead_letters_owners_positions_and_lag(
     client.set(KEYS.lease(1, "archive"), "host:1:abc")
     client.hset(KEYS.dead(1), "1-1/0", "{}")
     client.hset(KEYS.books(1), mapping={"archive.epoch": 3, "archive.entries": 1, "archive.events": 10})
-    client.hset(KEYS.books(1), mapping={"archive.rejected": 2, "archive.updated": "1763985600.250"})
+    client.hset(KEYS.books(1), mapping={"archive.rejected": 2, "archive.lost": 7, "archive.updated": "1763985600.250"})
     client.hset(KEYS.books(1), mapping={"archive.trouble": "no space left on device", "aggregate.trouble": ""})
     client.hset(KEYS.books(1), mapping={"aggregate.too_old": 4, "aggregate.overflow": 5})
     empty, shard = served.get("/api/pipeline")["shards"]
@@ -86,6 +86,7 @@ def test_shard_tells_length_dead_letters_owners_positions_and_lag(
             "rejected": 2,
             "updated": 1763985600.25,
             "trouble": "no space left on device",
+            "lost": 7,
         },
         "aggregate": {**NO_GROUP, "too_old": 4, "overflow": 5},
     }
