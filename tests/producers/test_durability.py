@@ -1,6 +1,5 @@
 """What an acknowledgement means by `durability`, with a primary and a replica, and at the gateway."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ class Pair:
 
 
 @pytest.fixture
-def pair(start_server: StartServer, wait_until: WaitUntil) -> Iterator[Pair]:
+def pair(start_server: StartServer, wait_until: WaitUntil) -> Pair:
     return Pair(start_server, wait_until)
 
 
