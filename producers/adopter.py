@@ -10,8 +10,9 @@ import msgspec
 
 from vibezen.metrics import clock
 from vibezen.metrics.config import Settings
+from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired
-from vibezen.metrics.producers.books import SPOOL_DAMAGED, SPOOL_EXPIRED, Stats
+from vibezen.metrics.producers.books import SPOOL_DAMAGED, SPOOL_EXPIRED
 from vibezen.metrics.producers.spool import QUARANTINE, check_age, folders
 from vibezen.metrics.producers.spool_folder import CallFile, SpoolFolder, take
 from vibezen.metrics.producers.uplink import Uplink

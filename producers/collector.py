@@ -17,8 +17,9 @@ from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Durability, Settings, load
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import MAX_METADATA_KEYS, Event, Metadata
+from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers import lifetime
-from vibezen.metrics.producers.books import CLOSED, Stats
+from vibezen.metrics.producers.books import CLOSED
 from vibezen.metrics.producers.buffer import Buffer
 from vibezen.metrics.producers.gate import LEFT_OUT, Gate, Routes, copied, number
 from vibezen.metrics.producers.instruments import Instruments

@@ -11,8 +11,8 @@ from redis import Redis
 
 from vibezen.metrics.event import MAX_BATCH_BYTES
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers.append import Appended, Batch, append, confirm, raise_shards, shard_of
-from vibezen.metrics.producers.books import Stats
 from vibezen.metrics.producers.packing import BATCH_EVENTS
 from vibezen.metrics.producers.work import Call, Outcome, Work
 

@@ -22,7 +22,7 @@ from vibezen.metrics import MetricsCollector
 from vibezen.metrics.batch import read_entry
 from vibezen.metrics.config import Settings
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.producers.books import Stats
+from vibezen.metrics.producer_stats import Stats
 
 LEDGER: Final = """
 import sys

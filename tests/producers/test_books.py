@@ -3,7 +3,8 @@
 import threading
 
 from vibezen.metrics.event import Event
-from vibezen.metrics.producers.books import Stats, Tally
+from vibezen.metrics.producer_stats import Stats
+from vibezen.metrics.producers.books import Tally
 from vibezen.metrics.producers.buffer import Buffer
 
 

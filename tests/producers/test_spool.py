@@ -20,9 +20,9 @@ from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
 from vibezen.metrics.config import Durability, Redis
 from vibezen.metrics.config import Spool as SpoolSettings
+from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers.append import Batch
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired, decode_call, encode_call
-from vibezen.metrics.producers.books import Stats
 from vibezen.metrics.producers.spool import MAX_AGE, Spool, SpoolFull
 from vibezen.metrics.producers.spool_folder import take
 
