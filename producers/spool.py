@@ -154,7 +154,7 @@ def folders(root: Path) -> list[Path]:
 
 def check_age(call: AppendCall) -> None:
     """Raises Expired."""
-    if clock.wall() - call.made > MAX_AGE:
+    if call.batches and clock.wall() - call.made > MAX_AGE:
         raise Expired(f"older than {MAX_AGE / 86_400:g} days")
 
 
