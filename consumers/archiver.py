@@ -59,7 +59,7 @@ class Archiver:
         self._position_order = id_order(self._position)
         counters = state.last.counters
         self._entries, self._events, self._rejected = counters.entries, counters.events, counters.rejected
-        self._duplicates, self._lost = counters.duplicates, counters.lost
+        self._duplicates, self._lost, self._missing = counters.duplicates, counters.lost, counters.missing
         self._account = msgspec.structs.replace(state.last.account)
         self._dead: list[DeadLetter] = []
         self._changed: dict[str, Seen] = {}
@@ -225,7 +225,7 @@ class Archiver:
         self._trim()
 
     def _record(self, extents: list[Extent]) -> Record:
-        counters = Counters(self._entries, self._events, self._rejected, self._duplicates, self._lost)
+        counters = Counters(self._entries, self._events, self._rejected, self._duplicates, self._lost, self._missing)
         return Record(
             self._position, extents, self._changed, self._dead, counters, before=self._logged, account=self._account
         )
@@ -250,6 +250,7 @@ class Archiver:
             "rejected": self._rejected,
             "duplicates": self._duplicates,
             "lost": self._lost,
+            "missing": self._missing,
             "account": msgspec.json.encode(self._account).decode(),
             "max_bytes": self._max_bytes,
             "trouble": "",
