@@ -101,8 +101,9 @@ def test_a_line_that_is_no_event_any_more_is_named(pipeline: Pipeline, verify: V
     assert "line 2 is no event" in found
 
 
-def test_a_file_that_was_cut_is_found(pipeline: Pipeline, verify: Verify) -> None:
-    path, _ = fill(pipeline)
+@pytest.mark.parametrize("which", [0, 1], ids=["closed", "open"])
+def test_a_file_that_was_cut_is_found(pipeline: Pipeline, verify: Verify, which: int) -> None:
+    path = fill(pipeline)[which]
     whole = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(whole - 30)

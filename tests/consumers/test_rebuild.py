@@ -274,6 +274,54 @@ def test_a_rebuilding_that_was_replaced_changes_nothing_more(
     assert client.get(KEYS.floor(0)) == b"0"
 
 
+@pytest.mark.parametrize("step", ["rebuild_begin", "aggregate_commit", "rebuild_end"])
+def test_who_lost_the_shard_before_a_step_does_not_take_it(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    send(pipeline, mixed(wall()))
+    pipeline.archive()
+    pipeline.aggregate()
+    script, run = scripts.load("vibezen.metrics.consumers", step), scripts.run
+    then: list[Any] = []
+
+    def replaced(*args: Any) -> Any:
+        if args[1] is script and not then:
+            then.append(None)
+            assert take(client, KEYS, 0, AGGREGATE, "other", force=True)
+            then[0] = (stored(client), client.get(KEYS.floor(0)))
+        return run(*args)
+
+    monkeypatch.setattr(scripts, "run", replaced)
+    with pytest.raises(Fenced):
+        anew()
+    assert then == [(stored(client), client.get(KEYS.floor(0)))]
+    assert client.get(KEYS.lease(0, AGGREGATE)) == b"other"
+
+
+def test_the_live_feed_is_told_nothing_of_half_made_windows(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis
+) -> None:
+    send(pipeline, mixed(wall()))
+    pipeline.archive()
+    pipeline.aggregate()
+    frames = client.xlen(KEYS.frames)
+    assert frames > 0
+    anew()
+    assert client.xlen(KEYS.frames) == frames
+
+
+def test_of_events_of_one_time_the_last_archived_is_the_newest(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis
+) -> None:
+    now = wall() // 60 * 60
+    for value in range(12):  # so that there is an epoch of two digits
+        send(pipeline, [event(value, now)])
+        pipeline.archive()
+    anew()
+    ((_, _, series),) = windows(client, 60)
+    assert [window.last for window in series.values()] == [11.0]
+
+
 def test_a_loss_that_was_noted_meanwhile_is_not_forgotten(
     pipeline: Pipeline, anew: Anew, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
