@@ -12,7 +12,7 @@ from redis import Redis
 from vibezen.metrics.event import MAX_BATCH_BYTES
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producer_stats import Stats
-from vibezen.metrics.producers.append import Appended, Batch, append, confirm, raise_shards, shard_of
+from vibezen.metrics.producers.append import Appended, Batch, append, raise_shards, shard_of
 from vibezen.metrics.producers.packing import BATCH_EVENTS
 from vibezen.metrics.producers.work import Call, Outcome, Work
 
@@ -51,8 +51,9 @@ class Unkeyed:
         stats = self._stats(events)
 
         def call(client: Redis) -> Sequence[Outcome]:
-            done = append(client, self._keys, self._shard, self.producer, first, batches, stats)
-            confirm(client, self._replicas)
+            done = append(
+                *(client, self._keys, self._shard, self.producer, first, batches, stats), replicas=self._replicas
+            )
             self._appended = done.last
             if done.created:  # perhaps the server was emptied, and the number of shards with it
                 raise_shards(client, self._keys, self._shards)

@@ -17,6 +17,7 @@ from tests.support.writers import (
     all_append,
     all_are_confirmed,
     assert_all_kept_once,
+    assert_books_balance,
     both_commit,
     consuming,
     drained,
@@ -73,6 +74,7 @@ def test_who_waits_for_the_replica_loses_nothing(
             writer.end()
         wait_until(lambda: drained(client), DRAIN)
         assert_all_kept_once(client, store, writers)
+        assert_books_balance(start_role, pair.front.url, store)
     for role in roles:
         assert role.running()
         assert role.stop() == 0

@@ -133,3 +133,8 @@ def assert_all_kept_once(client: redis.Redis, store: Path, writers: list[Writer]
     for width in (10, 60):
         window = total(client, width, shards)
         assert (window.count, window.sum) == (len(on_disk), sum(on_disk))
+
+
+def assert_books_balance(start_role: StartRole, url: str, store: Path) -> None:
+    verify = start_role("verify", "--redis-url", url, "--storage-dir", str(store))
+    assert verify.wait() == 0, verify.said
