@@ -8,10 +8,11 @@ ARGS   ?=
 # Most tests wait for a process or a deadline; a second worker uses that time. WORKERS=0: one after the other, as --pdb
 # and -s want it. More workers than cores make tests wait for each other.
 WORKERS ?= 2
+MINUTES ?= 10
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help up demo test check bench page tools clean
+.PHONY: help up demo test soak check bench page tools clean
 
 help:                         ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -25,6 +26,9 @@ demo: $(VENV)/.up page        ## the same with simulated traffic, in a store of 
 test: $(VENV)/.dev tools      ## all tests; ARGS go to pytest
 	cd api/page && npm test --silent
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+soak: $(VENV)/.dev page       ## long tests: MINUTES of faults at random from SEED, on SERVER (valkey, redis); ARGS go to pytest
+	SOAK_MINUTES=$(MINUTES) SOAK_SEED=$(SEED) SOAK_SERVER=$(SERVER) $(BIN)/pytest -m soak $(ARGS)
 
 check: $(VENV)/.dev tools     ## format, lint, types, import law, the page's types, the built wheel
 	$(BIN)/ruff format --check .

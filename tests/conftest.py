@@ -32,6 +32,9 @@ for _name in (
     "serving",
     "pipeline",
     "gateways",
+    "soak_plan",
+    "soak_ledger",
+    "soak",
 ):
     _spec = spec_from_file_location(f"tests.support.{_name}", Path(__file__).parent / "support" / f"{_name}.py")
     assert _spec is not None

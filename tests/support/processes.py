@@ -14,12 +14,12 @@ class StartRole(Protocol):
     def __call__(self, *arguments: str, **environment: str) -> "RoleProcess": ...
 
 
-class RoleProcess:
-    """`vibezen-metrics <arguments>` with its output in a file."""
+class PythonProcess:
+    """`python <arguments>` with its output in a file."""
 
     def __init__(self, output: Path, *arguments: str, **environment: str) -> None:
         self.output = output
-        command = [sys.executable, "-m", "vibezen.metrics", *arguments]
+        command = [sys.executable, *arguments]
         with output.open("wb") as file:
             self._process = subprocess.Popen(
                 command,
@@ -51,9 +51,13 @@ class RoleProcess:
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self._process.terminate()
+
     def stop(self, deadline: float = DEADLINE) -> int:
         """SIGTERM, and the exit code."""
-        self._process.terminate()
+        self.terminate()
         return self.wait(deadline)
 
     def wait(self, deadline: float = DEADLINE) -> int:
@@ -64,3 +68,10 @@ class RoleProcess:
         if self.running():
             self.resume()
             self.kill()
+
+
+class RoleProcess(PythonProcess):
+    """`vibezen-metrics <arguments>` with its output in a file."""
+
+    def __init__(self, output: Path, *arguments: str, **environment: str) -> None:
+        super().__init__(output, "-m", "vibezen.metrics", *arguments, **environment)
