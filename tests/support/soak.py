@@ -370,8 +370,8 @@ class Soak:
                 if side.trimmed or side.dead:
                     self._wrong.append(f"shard {shard}, {group}: {side.trimmed} trimmed unread, {side.dead} dead")
             for producer in books.ask_producers(client, KEYS, shard):
-                if producer.counts and (producer.counts.dropped or producer.counts.refused):
-                    self._wrong.append(f"shard {shard}, {producer.name}: {producer.counts}")
+                if producer.stats and (producer.stats.dropped or producer.stats.refused):
+                    self._wrong.append(f"shard {shard}, {producer.name}: {producer.stats}")
         self._say(f"books: {archived} archived, {compared.on_disk} lines on disk")
 
     def _judge_comparison(self, compared: Comparison) -> None:

@@ -38,13 +38,17 @@ def run_replicated(
     On one connection, since WAIT speaks of what its own has written: were the two calls apart, a connection lost and
     made anew in between would have written nothing, which every replica has.
     """
-    for how, what in (("EVALSHA", script.digest), ("EVAL", script.source)):
+
+    def send(how: str, what: str | bytes) -> tuple[Any, Any]:
         pipe: Any = client.pipeline(transaction=False)
         pipe.execute_command(how, what, len(keys), *keys, *args)
         pipe.wait(replicas, wait_ms)
         reply, have = pipe.execute(raise_on_error=False)
-        if not isinstance(reply, NoScriptError):
-            break
+        return reply, have
+
+    reply, have = send("EVALSHA", script.digest)
+    if isinstance(reply, NoScriptError):
+        reply, have = send("EVAL", script.source)
     for answer in (reply, have):
         if isinstance(answer, Exception):
             raise answer
