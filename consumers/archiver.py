@@ -217,8 +217,9 @@ class Archiver:
             self._log.append(self._record(extents))
             self._logged, self._logged_order = self._position, self._position_order
         self._confirm(self.cursor, self._entries_read, self._dead)
+        # Before the last step, which may find no space and be done again: letters are told once.
+        self._dead, self._changed, self._closed = [], {}, []
         self._segments.publish()
-        self._dead, self._changed = [], {}
         self._closed = self._segments.roll()
         self._bytes = 0
         self._since = None

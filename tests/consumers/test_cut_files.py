@@ -18,6 +18,7 @@ from vibezen.metrics.consumers.lease import take
 from vibezen.metrics.consumers.takeover import highest_epoch
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.verify.logs import judge, read_all
 
 KEYS = Keys()
 BATCH = 3
@@ -110,3 +111,5 @@ def test_a_segment_that_was_removed_does_not_stop_its_owner(
     take_over(client, killed, drain)
     assert values_on_disk(killed.root) == Counter([99.0])
     assert client.hget(KEYS.books(0), "archive.missing") == b"15"
+    (found,) = judge(0, read_all(killed, 0))
+    assert found.seen == "shard 0: 15 committed events are gone: something cut or removed their file"
