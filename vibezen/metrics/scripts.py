@@ -38,6 +38,8 @@ def run_replicated(
     On one connection, since WAIT speaks of what its own has written: were the two calls apart, a connection lost and
     made anew in between would have written nothing, which every replica has.
     """
+    reply: Any = None
+    have: Any = 0
     for how, what in (("EVALSHA", script.digest), ("EVAL", script.source)):
         pipe: Any = client.pipeline(transaction=False)
         pipe.execute_command(how, what, len(keys), *keys, *args)
