@@ -21,8 +21,9 @@ from redis import Redis
 from vibezen.metrics import scripts
 from vibezen.metrics.account import Account
 from vibezen.metrics.balance import account_of
+from vibezen.metrics.batch import EntryId, id_order
 from vibezen.metrics.clock import HOUR, wall
-from vibezen.metrics.commitlog import Extent, Record
+from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.committed import Committed, blocks, committed, events_of, open_committed
 from vibezen.metrics.config import Aggregation, Settings
 from vibezen.metrics.consumers.aggregator import Aggregator
@@ -54,10 +55,20 @@ class Rebuilt(NamedTuple):
     complete: bool
 
 
+class _Standing(NamedTuple):
+    """Where the archiver stands: `files` hold every event up to `position`, and `account` is its account there.
+    `stored`: the books of the shard."""
+
+    files: Committed
+    position: EntryId
+    account: Account
+    stored: Mapping[bytes, bytes]
+
+
 class _Begun(NamedTuple):
     """`floor`: what marks the windows as incomplete."""
 
-    files: Committed
+    standing: _Standing
     floor: bytes
 
 
@@ -90,7 +101,7 @@ def _rebuild(
     begun = _begin(client, keys, layout, policy, taken, wall() + skew)
     aggregator = Aggregator(client, keys, taken, policy, SeriesTable(policy.labels, gauges), lambda: wall() + skew)
     put = 0
-    for block in _kept(layout, _extents(begun.files, policy, wall() + skew)):
+    for block in _kept(layout, _extents(begun.standing.files, policy, wall() + skew)):
         put += aggregator.refill(events_of(block))
         progress(len(block))
         if aggregator.wait_ms() == 0:
@@ -100,7 +111,7 @@ def _rebuild(
     answer = scripts.run(client, scripts.load(PACKAGE, "rebuild_end"), ends, [taken.fence, begun.floor])
     if answer == 0:
         require(answer, taken)
-    return Rebuilt(put, begun.files.last.position, answer == 1)
+    return Rebuilt(put, begun.standing.position, answer == 1)
 
 
 def _server_time(client: Redis) -> float:
@@ -114,23 +125,34 @@ def _begin(client: Redis, keys: Keys, layout: Layout, policy: Aggregation, taken
     windows = _present(client, keys, policy, shard, now)
     names = [keys.events(shard), keys.fence(shard, taken.group), keys.books(shard), keys.floor(shard), *windows]
     for _ in range(LOOKS):
-        files = committed(layout, shard)
-        stored: Any = client.hgetall(keys.books(shard))
-        fields = _books(stored, files.last, policy)
-        args: list[str | bytes | int | float] = [taken.fence, taken.group, files.last.position, ARCHIVE]
-        args += [
-            files.last.before,
-            *(part for name, value in fields.items() for part in (f"{AGGREGATE}.{name}", value)),
-        ]
+        standing = _archived(client, keys, layout, shard)
+        fields = _books(standing, policy)
+        args: list[str | bytes | int | float] = [taken.fence, taken.group, standing.position, ARCHIVE]
+        args.append(standing.files.last.before)
+        args += [part for name, value in fields.items() for part in (f"{AGGREGATE}.{name}", value)]
         answer = scripts.run(client, scripts.load(PACKAGE, "rebuild_begin"), names, args)
         require(answer[0] if answer[0] == 0 else 1, taken)
         if answer[0] == 1:
-            return _Begun(files, answer[1])
+            return _Begun(standing, answer[1])
         time.sleep(PAUSE)
     raise StoreError(
         f"storage folder {layout.root}: the archiver has not read all that the server holds of shard {shard}; start "
         "`vibezen-metrics consume archive`, then rebuild"
     )
+
+
+def _archived(client: Redis, keys: Keys, layout: Layout, shard: int) -> _Standing:
+    """The server first: the logs, read after it, hold all that the archiver has told it of."""
+    pipe = client.pipeline(transaction=True)
+    pipe.xinfo_groups(keys.events(shard))
+    pipe.hgetall(keys.books(shard))
+    groups, stored = pipe.execute()
+    told = {group["name"]: group["last-delivered-id"].decode() for group in groups}.get(ARCHIVE.encode(), "0-0")
+    files = committed(layout, shard)
+    if id_order(told) > id_order(files.last.position):
+        # It has read on, and found nothing but what it had: that is in no record, and must not be aggregated either.
+        return _Standing(files, told, account_of(stored, ARCHIVE), stored)
+    return _Standing(files, files.last.position, files.last.account, stored)
 
 
 def _present(client: Redis, keys: Keys, policy: Aggregation, shard: int, now: float) -> list[str]:
@@ -155,22 +177,19 @@ def _present(client: Redis, keys: Keys, policy: Aggregation, shard: int, now: fl
     return found
 
 
-def _books(stored: Mapping[bytes, bytes], last: Record, policy: Aggregation) -> dict[str, str | int]:
+def _books(standing: _Standing, policy: Aggregation) -> dict[str, str | int]:
     """The group's books at the position of the files: what was archived is in windows, but for what was too old."""
-
-    def before(name: str) -> int:
-        return int(stored.get(f"{AGGREGATE}.{name}".encode(), 0))
-
-    too_old = min(before("too_old"), last.counters.events)
-    account = _account(account_of(stored, AGGREGATE), last.account)
+    counters, stored = standing.files.last.counters, standing.stored
+    too_old = min(int(stored.get(f"{AGGREGATE}.too_old".encode(), 0)), counters.events)
+    account = _account(account_of(stored, AGGREGATE), standing.account)
     return {
-        "entries": last.counters.entries,
-        "events": last.counters.events - too_old,
-        "rejected": last.counters.rejected,
+        "entries": counters.entries,
+        "events": counters.events - too_old,
+        "rejected": counters.rejected,
         "too_old": too_old,
         "overflow": 0,
         "account": msgspec.json.encode(account).decode(),
-        "position": last.position,
+        "position": standing.position,
         "shape": shape_of(policy),
         "shaped": 0,
     }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.support.feeding import event, total, windows
+from tests.support.feeding import Feed, event, total, values_on_disk, windows
 from tests.support.pipeline import Pipeline, sources_of, values_of
 from tests.support.processes import StartRole
 from tests.support.waiting import WaitUntil
@@ -190,6 +190,48 @@ def test_what_was_archived_before_it_was_aggregated_counts_once(
     pipeline.aggregate()
     assert total(client).sum == 3
     assert balanced(client)
+
+
+def test_what_a_producer_sent_twice_counts_once_afterwards(pipeline: Pipeline, anew: Anew, client: redis.Redis) -> None:
+    """As one does whose server had lost what it acknowledged: the archiver knows it, and its record does not move."""
+    feed = Feed(client)
+    feed.append([event(1, wall())])
+    pipeline.archive()
+    pipeline.aggregate()
+    feed.append([event(1, wall())], seq=1)
+    pipeline.archive()
+    pipeline.aggregate()
+    assert values_on_disk(pipeline.layout.root) == {1.0: 1}
+    anew()
+    pipeline.aggregate()
+    assert total(client).count == 1
+    assert differences(pipeline) == []
+
+
+def test_after_an_older_copy_took_over_windows_hold_what_the_files_have(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis
+) -> None:
+    now = wall()
+    send(pipeline, mixed(now))
+    pipeline.archive()
+    pipeline.aggregate()
+    copy: dict[bytes, Any] = {name: client.dump(name) for name in client.scan_iter()}
+    send(pipeline, [event(1, now), event(2, now)], "p2")
+    pipeline.archive()
+    pipeline.aggregate()
+    client.flushall()
+    for name, value in copy.items():
+        client.restore(name, 0, value)
+    send(pipeline, [event(3, now)], "p3")
+    pipeline.archive()
+    pipeline.aggregate()
+    assert anew().complete
+    send(pipeline, [event(4, now)], "p3")
+    pipeline.aggregate()
+    pipeline.archive()
+    assert differences(pipeline) == []
+    assert balanced(client)
+    assert {1.0, 2.0, 3.0, 4.0} <= set(values_on_disk(pipeline.layout.root))
 
 
 class _Cut(Exception):
