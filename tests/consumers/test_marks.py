@@ -128,7 +128,8 @@ def test_condemned_entry_can_be_put_back_whole_once_the_fault_is_mended(
     send(client, 1.0, POISON)
     crashes(group, settings)
     bug.undo()
-    (letter_id,) = client.hkeys(KEYS.dead(0))
+    letters: Any = client.hkeys(KEYS.dead(0))
+    (letter_id,) = letters
     time: Any = client.time()
     assert requeue(client, KEYS, 0, letter_id.decode(), time[0])
     assert crashes(group, settings) == 0
