@@ -11,14 +11,16 @@ from redis.exceptions import ResponseError
 
 from vibezen.metrics.balance import NEWEST, Books, books_of
 from vibezen.metrics.connection import async_primaries, is_missing_group, server_info
-from vibezen.metrics.keys import AGGREGATE, GROUPS, Keys
+from vibezen.metrics.keys import AGGREGATE, ARCHIVE, GROUPS, Keys
+from vibezen.metrics.producer_stats import Producers, producers_of
 from vibezen.metrics.storage import MetricsStorage
 from vibezen.metrics.window_reader import shard_count
 
 
 class Group(msgspec.Struct):
     """One group on one shard. `lag`: entries not committed yet, null when the server cannot tell. `owner`: who holds
-    the lease now. `trouble`: why it cannot commit now, null when it can. `too_old`, `overflow`: the aggregator's."""
+    the lease now. `trouble`: why it cannot commit now, null when it can. `lost`, the archiver's: events of which there
+    is but the gap in their producer's numbers. `too_old`, `overflow`: the aggregator's."""
 
     owner: str | None
     epoch: int
@@ -29,13 +31,14 @@ class Group(msgspec.Struct):
     rejected: int
     updated: float | None
     trouble: str | None
+    lost: int | msgspec.UnsetType = msgspec.UNSET
     too_old: int | msgspec.UnsetType = msgspec.UNSET
     overflow: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Shard(msgspec.Struct):
     """`length` in entries; `bytes` of memory the stream takes; `dead`: dead letters that are kept;
-    `dead_unkept`: those that came when there were too many."""
+    `dead_unkept`: those that came when there were too many. `producers`: null where they are too many to ask."""
 
     shard: int
     length: int
@@ -44,6 +47,7 @@ class Shard(msgspec.Struct):
     dead: int
     dead_unkept: int
     books: Books
+    producers: Producers | None
     groups: dict[str, Group]
 
 
@@ -69,6 +73,8 @@ class Pipeline(msgspec.Struct):
     redis: Server
 
 
+MOST_PRODUCERS: Final = 5000
+"""Producers of a shard that are asked for their counters; each tells some 300 bytes."""
 _NOTHING: Final = "0-0"
 
 
@@ -79,7 +85,7 @@ async def pipeline(
     servers = [server_info(await each.info()) for each in await async_primaries(client)]
     return Pipeline(
         at=now,
-        shards=[await _shard(client, keys, shard) for shard in range(shards)],
+        shards=[await _shard(client, keys, shard, now) for shard in range(shards)],
         store=await asyncio.to_thread(_store, storage, damaged_lines),
         redis=Server(servers[0].version, servers[0].kind, sum(server.used_memory for server in servers)),
     )
@@ -103,7 +109,7 @@ async def troubles(client: Redis, keys: Keys, configured_shards: int) -> list[st
     return found
 
 
-async def _shard(client: Redis, keys: Keys, shard: int) -> Shard:
+async def _shard(client: Redis, keys: Keys, shard: int, now: float) -> Shard:
     stream = keys.events(shard)
     pipe = client.pipeline(transaction=False)
     pipe.hgetall(keys.books(shard))
@@ -126,11 +132,20 @@ async def _shard(client: Redis, keys: Keys, shard: int) -> Shard:
         dead=dead,
         dead_unkept=int(books.get(b"archive.dead_unkept", 0)),
         books=books_of(books, newest or []),
+        producers=await _producers(client, keys.producers(shard), now),
         groups={
             group: _group(group, known.get(group, {}), books, _text(owner))
             for group, owner in zip(GROUPS, owners, strict=True)
         },
     )
+
+
+async def _producers(client: Redis, name: str, now: float) -> Producers | None:
+    length: Any = client.hlen(name)  # redis-py's stubs know only the client for threads
+    if await length > MOST_PRODUCERS:
+        return None
+    stored: Any = client.hgetall(name)
+    return producers_of(await stored, now)
 
 
 def _present(answer: Any) -> Any:
@@ -158,6 +173,8 @@ def _group(name: str, about: Mapping[str, Any], books: Mapping[bytes, bytes], ow
         updated=float(updated) if updated else None,
         trouble=_text(books.get(f"{name}.trouble".encode())) or None,
     )
+    if name == ARCHIVE:
+        group.lost = number("lost")
     if name == AGGREGATE:
         group.too_old, group.overflow = number("too_old"), number("overflow")
     return group

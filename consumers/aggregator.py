@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from vibezen.metrics import scripts
 from vibezen.metrics.account import Account
 from vibezen.metrics.batch import EntryId, read_entry, read_header
-from vibezen.metrics.clock import Clock, wall
+from vibezen.metrics.clock import Clock, monotonic, wall
 from vibezen.metrics.config import Aggregation, Width
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
 from vibezen.metrics.consumers.shard import attach
@@ -133,7 +133,7 @@ class Aggregator:
     def _begin(self, entry_id: bytes) -> None:
         self.cursor = entry_id.decode()
         if self._since is None:
-            self._since = self._now()
+            self._since = monotonic()
         if self._entries_read is not None:
             self._entries_read += 1
         self._entries += 1
@@ -200,7 +200,7 @@ class Aggregator:
         touched = sum(map(len, self._samples.values())) + sum(map(len, self._odd.values()))
         if self._count >= COMMIT_SAMPLES or touched >= self._policy.commit_series:
             return 0
-        return max(int((self._since + self._policy.commit_interval_seconds - self._now()) * 1000), 0)
+        return max(int((self._since + self._policy.commit_interval_seconds - monotonic()) * 1000), 0)
 
     def idle(self) -> None:
         self.renew()

@@ -4,6 +4,7 @@ The order is the promise: lines on disk → commit record on disk → position i
 archiver truly stands; Redis' copy of the position serves lag and trimming.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,7 +13,7 @@ from redis import Redis
 
 from vibezen.metrics import scripts
 from vibezen.metrics.batch import Entry, EntryId, cut_lines, id_order, id_time, read_entry, read_header
-from vibezen.metrics.clock import HOUR, Clock, wall
+from vibezen.metrics.clock import HOUR, Clock, monotonic, wall
 from vibezen.metrics.commitlog import Counters, DeadLetter, Extent, Record, Seen
 from vibezen.metrics.config import STREAM_BYTES, Archive
 from vibezen.metrics.consumers.forgetting import EVERY, forget
@@ -52,20 +53,20 @@ class Archiver:
         self._max_bytes = max_bytes
         self._policy, self._now = policy, now
         state, self._log = inherit(layout, taken.shard, taken.epoch)
-        self._segments = Segments(layout, taken.shard, taken.epoch, policy, now)
+        self._segments = Segments(layout, taken.shard, taken.epoch, policy)
         self._seen = state.producers
         self._position = state.last.position
         self._position_order = id_order(self._position)
         counters = state.last.counters
         self._entries, self._events, self._rejected = counters.entries, counters.events, counters.rejected
-        self._duplicates, self._lost = counters.duplicates, counters.lost
+        self._duplicates, self._lost, self._missing = counters.duplicates, counters.lost, counters.missing
         self._account = msgspec.structs.replace(state.last.account)
         self._dead: list[DeadLetter] = []
         self._changed: dict[str, Seen] = {}
         self._closed: list[Extent] = []
         self._bytes = 0
         self._since: float | None = None
-        self._trimmed_at = self._forgot_at = 0.0
+        self._trimmed_at = self._forgot_at = -math.inf
         self._logged, self._logged_order = self._position, self._position_order
         standing = attach(client, keys, taken, self._position, state.last.before)
         # Everything that remains is read again and skipped by what the log has seen: a restored server may have given
@@ -127,7 +128,7 @@ class Archiver:
         self.cursor = entry_id.decode()
         self._entries_read += 1
         if self._since is None:
-            self._since = self._now()
+            self._since = monotonic()
 
     def _note(self, entry: Entry, known: int, judged: int) -> None:
         """Write an entry into the account."""
@@ -192,7 +193,7 @@ class Archiver:
         if self._since is None:
             self._closed += self._segments.roll()
         if self._closed:
-            self._since = self._now()
+            self._since = monotonic()
             self.commit()
         else:
             self.renew()
@@ -206,7 +207,7 @@ class Archiver:
             return None
         if self._bytes >= COMMIT_BYTES:
             return 0
-        return max(int((self._since + self._policy.commit_interval_seconds - self._now()) * 1000), 0)
+        return max(int((self._since + self._policy.commit_interval_seconds - monotonic()) * 1000), 0)
 
     def commit(self) -> None:
         if self._since is None:
@@ -216,22 +217,23 @@ class Archiver:
             self._log.append(self._record(extents))
             self._logged, self._logged_order = self._position, self._position_order
         self._confirm(self.cursor, self._entries_read, self._dead)
+        # Before the last step, which may find no space and be done again: letters are told once.
+        self._dead, self._changed, self._closed = [], {}, []
         self._segments.publish()
-        self._dead, self._changed = [], {}
         self._closed = self._segments.roll()
         self._bytes = 0
         self._since = None
         self._trim()
 
     def _record(self, extents: list[Extent]) -> Record:
-        counters = Counters(self._entries, self._events, self._rejected, self._duplicates, self._lost)
+        counters = Counters(self._entries, self._events, self._rejected, self._duplicates, self._lost, self._missing)
         return Record(
             self._position, extents, self._changed, self._dead, counters, before=self._logged, account=self._account
         )
 
     def _trim(self) -> None:
         """Let go of what nobody needs any more: entries that all groups have read, producers that send no more."""
-        now = self._now()
+        now = monotonic()
         if now - self._trimmed_at >= TRIM_SECONDS:
             trim(self._client, self._keys, self._taken.shard)
             self._trimmed_at = now
@@ -249,6 +251,7 @@ class Archiver:
             "rejected": self._rejected,
             "duplicates": self._duplicates,
             "lost": self._lost,
+            "missing": self._missing,
             "account": msgspec.json.encode(self._account).decode(),
             "max_bytes": self._max_bytes,
             "trouble": "",

@@ -9,7 +9,9 @@ which is never trimmed beyond the position.
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -19,8 +21,9 @@ from redis import Redis
 from vibezen.metrics import scripts
 from vibezen.metrics.account import Account
 from vibezen.metrics.balance import account_of
+from vibezen.metrics.batch import EntryId, id_order
 from vibezen.metrics.clock import HOUR, wall
-from vibezen.metrics.commitlog import Extent, Record
+from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.committed import Committed, blocks, committed, events_of, open_committed
 from vibezen.metrics.config import Aggregation, Settings
 from vibezen.metrics.consumers.aggregator import Aggregator
@@ -52,22 +55,39 @@ class Rebuilt(NamedTuple):
     complete: bool
 
 
+class _Standing(NamedTuple):
+    """Where the archiver stands: `files` hold every event up to `position`, and `account` is its account there.
+    `stored`: the books of the shard."""
+
+    files: Committed
+    position: EntryId
+    account: Account
+    stored: Mapping[bytes, bytes]
+
+
 class _Begun(NamedTuple):
     """`floor`: what marks the windows as incomplete."""
 
-    files: Committed
+    standing: _Standing
     floor: bytes
 
 
 def rebuild(
     client: Redis, keys: Keys, layout: Layout, settings: Settings, shard: int, progress: Progress = lambda _: None
 ) -> Rebuilt:
-    """Make all windows of a shard anew. Raises Fenced when another owner takes the shard over in turn, StoreError when
-    files cannot be read or hold less than the server; what the client raises may come at any step."""
+    """Make all windows of a shard anew. Raises Fenced when another owner takes the shard over in turn; StoreError when
+    files are damaged or hold less than the server, with the windows as they were; what the client raises may come at
+    any step."""
+    try:
+        _require_whole(layout, shard, settings.aggregation, _server_time(client), progress)
+    except OSError as error:
+        raise StoreError(f"storage folder {layout.root}: {error}") from None
     taken = take(client, keys, shard, AGGREGATE, f"rebuild:{secrets.token_hex(8)}", force=True)
     assert taken is not None
     try:
         return _rebuild(client, keys, layout, settings, taken, progress)
+    except OSError as error:
+        raise StoreError(f"storage folder {layout.root}: {error}") from None
     finally:
         release(client, keys, taken)
 
@@ -81,7 +101,7 @@ def _rebuild(
     begun = _begin(client, keys, layout, policy, taken, wall() + skew)
     aggregator = Aggregator(client, keys, taken, policy, SeriesTable(policy.labels, gauges), lambda: wall() + skew)
     put = 0
-    for block in _kept(layout, begun.files.extents, policy, wall() + skew):
+    for block in _kept(layout, _extents(begun.standing.files, policy, wall() + skew)):
         put += aggregator.refill(events_of(block))
         progress(len(block))
         if aggregator.wait_ms() == 0:
@@ -91,7 +111,7 @@ def _rebuild(
     answer = scripts.run(client, scripts.load(PACKAGE, "rebuild_end"), ends, [taken.fence, begun.floor])
     if answer == 0:
         require(answer, taken)
-    return Rebuilt(put, begun.files.last.position, answer == 1)
+    return Rebuilt(put, begun.standing.position, answer == 1)
 
 
 def _server_time(client: Redis) -> float:
@@ -105,23 +125,34 @@ def _begin(client: Redis, keys: Keys, layout: Layout, policy: Aggregation, taken
     windows = _present(client, keys, policy, shard, now)
     names = [keys.events(shard), keys.fence(shard, taken.group), keys.books(shard), keys.floor(shard), *windows]
     for _ in range(LOOKS):
-        files = committed(layout, shard)
-        stored: Any = client.hgetall(keys.books(shard))
-        fields = _books(stored, files.last, policy)
-        args: list[str | bytes | int | float] = [taken.fence, taken.group, files.last.position, ARCHIVE]
-        args += [
-            files.last.before,
-            *(part for name, value in fields.items() for part in (f"{AGGREGATE}.{name}", value)),
-        ]
+        standing = _archived(client, keys, layout, shard)
+        fields = _books(standing, policy)
+        args: list[str | bytes | int | float] = [taken.fence, taken.group, standing.position, ARCHIVE]
+        args.append(standing.files.last.before)
+        args += [part for name, value in fields.items() for part in (f"{AGGREGATE}.{name}", value)]
         answer = scripts.run(client, scripts.load(PACKAGE, "rebuild_begin"), names, args)
         require(answer[0] if answer[0] == 0 else 1, taken)
         if answer[0] == 1:
-            return _Begun(files, answer[1])
+            return _Begun(standing, answer[1])
         time.sleep(PAUSE)
     raise StoreError(
         f"storage folder {layout.root}: the archiver has not read all that the server holds of shard {shard}; start "
         "`vibezen-metrics consume archive`, then rebuild"
     )
+
+
+def _archived(client: Redis, keys: Keys, layout: Layout, shard: int) -> _Standing:
+    """The server first: the logs, read after it, hold all that the archiver has told it of."""
+    pipe = client.pipeline(transaction=True)
+    pipe.xinfo_groups(keys.events(shard))
+    pipe.hgetall(keys.books(shard))
+    groups, stored = pipe.execute()
+    told = {group["name"]: group["last-delivered-id"].decode() for group in groups}.get(ARCHIVE.encode(), "0-0")
+    files = committed(layout, shard)
+    if id_order(told) > id_order(files.last.position):
+        # It has read on, and found nothing but what it had: that is in no record, and must not be aggregated either.
+        return _Standing(files, told, account_of(stored, ARCHIVE), stored)
+    return _Standing(files, files.last.position, files.last.account, stored)
 
 
 def _present(client: Redis, keys: Keys, policy: Aggregation, shard: int, now: float) -> list[str]:
@@ -146,22 +177,19 @@ def _present(client: Redis, keys: Keys, policy: Aggregation, shard: int, now: fl
     return found
 
 
-def _books(stored: Mapping[bytes, bytes], last: Record, policy: Aggregation) -> dict[str, str | int]:
+def _books(standing: _Standing, policy: Aggregation) -> dict[str, str | int]:
     """The group's books at the position of the files: what was archived is in windows, but for what was too old."""
-
-    def before(name: str) -> int:
-        return int(stored.get(f"{AGGREGATE}.{name}".encode(), 0))
-
-    too_old = min(before("too_old"), last.counters.events)
-    account = _account(account_of(stored, AGGREGATE), last.account)
+    counters, stored = standing.files.last.counters, standing.stored
+    too_old = min(int(stored.get(f"{AGGREGATE}.too_old".encode(), 0)), counters.events)
+    account = _account(account_of(stored, AGGREGATE), standing.account)
     return {
-        "entries": last.counters.entries,
-        "events": last.counters.events - too_old,
-        "rejected": last.counters.rejected,
+        "entries": counters.entries,
+        "events": counters.events - too_old,
+        "rejected": counters.rejected,
         "too_old": too_old,
         "overflow": 0,
         "account": msgspec.json.encode(account).decode(),
-        "position": last.position,
+        "position": standing.position,
         "shape": shape_of(policy),
         "shaped": 0,
     }
@@ -173,11 +201,30 @@ def _account(before: Account, archive: Account) -> Account:
     return msgspec.structs.replace(archive, accepted=archive.accepted - too_old, too_old=too_old)
 
 
-def _kept(layout: Layout, extents: Mapping[str, Extent], policy: Aggregation, now: float) -> Iterator[bytes]:
-    """The lines of all hours whose windows are kept, hour by hour, in the order in which they were archived."""
+def _require_whole(layout: Layout, shard: int, policy: Aggregation, now: float, progress: Progress) -> None:
+    """See that the files are what was committed: where they are not, the windows may be all that is left of it."""
+    for extent in _extents(committed(layout, shard), policy, now):
+        crc = size = 0
+        with suppress(FileNotFoundError), open_committed(layout, extent) as file:
+            for block in blocks(file, extent.end):
+                crc, size = zlib.crc32(block, crc), size + len(block)
+                progress(len(block))
+        if (crc, size) != (extent.crc, extent.end):
+            raise StoreError(
+                f"{layout.events / extent.path} is damaged or gone, so that windows are left as they are: see "
+                "`vibezen-metrics verify --offline`, and bring the file back from a backup"
+            )
+
+
+def _extents(files: Committed, policy: Aggregation, now: float) -> list[Extent]:
+    """Those of all hours whose windows are kept, hour by hour, in the order in which they were archived."""
     since = now - max(width.keep_seconds + width.seconds for width in policy.widths)
-    kept = [extent for path, extent in extents.items() if hour_of(path) + HOUR > since]
-    for extent in sorted(kept, key=_order):
+    return sorted((extent for path, extent in files.extents.items() if hour_of(path) + HOUR > since), key=_order)
+
+
+def _kept(layout: Layout, extents: Iterable[Extent]) -> Iterator[bytes]:
+    """Their lines, in blocks."""
+    for extent in extents:
         with open_committed(layout, extent) as file:
             yield from blocks(file, extent.end)
 

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from vibezen.metrics.clock import Clock
+from vibezen.metrics.clock import monotonic
 from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.config import Archive
 from vibezen.metrics.errors import Fenced
@@ -84,11 +84,10 @@ class Segment:
 class Segments:
     """All open segments of one owner, at most `policy.max_open_segments`."""
 
-    def __init__(self, layout: Layout, shard: int, epoch: int, policy: Archive, now: Clock) -> None:
+    def __init__(self, layout: Layout, shard: int, epoch: int, policy: Archive) -> None:
         self._layout = layout
         self._shard, self._epoch = shard, epoch
         self._policy = policy
-        self._now = now
         self._open: dict[str, Segment] = {}
         self._touched: dict[str, Segment] = {}
         self._number = 0
@@ -104,7 +103,7 @@ class Segments:
     def _new(self, partition: str) -> Segment:
         self._number += 1
         path = self._layout.segment(partition, SegmentName(self._shard, self._epoch, self._number))
-        return Segment(path, str(path.relative_to(self._layout.events)), self._now())
+        return Segment(path, str(path.relative_to(self._layout.events)), monotonic())
 
     def write(self) -> list[Extent]:
         """Make all gathered lines durable; what of the files they went to is data once a record names it. Until
@@ -121,7 +120,7 @@ class Segments:
 
     def roll(self) -> list[Extent]:
         """Close the segments that are large, old or too many. The next commit record must name them as closed."""
-        born_before = self._now() - self._policy.segment_age_seconds
+        born_before = monotonic() - self._policy.segment_age_seconds
         surplus = len(self._open) - self._policy.max_open_segments
         closed = []
         for position, (partition, segment) in enumerate(list(self._open.items())):

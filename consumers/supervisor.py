@@ -18,7 +18,7 @@ from vibezen.metrics import scripts
 from vibezen.metrics.clock import monotonic
 from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import UNREACHABLE, check_server, connect, primaries, redacted, redis_url
-from vibezen.metrics.consumers.lease import PACKAGE
+from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE
 from vibezen.metrics.consumers.roles import ROLES
 from vibezen.metrics.consumers.worker import Job, Worker, is_gone, passes
 from vibezen.metrics.errors import ConfigError, Fenced, ServerUnavailable, StoreError, StoreFull, StreamMoved
@@ -127,8 +127,8 @@ class ConsumerProcess:
         for shard in free:
             if len(self._workers) >= share:
                 return
-            holder = client.get(self.keys.lease(shard, self.group))
-            if holder is None or holder == self.owner.encode():
+            lease = self.keys.lease(shard, self.group)
+            if client.get(lease) in (None, self.owner.encode()) or int(client.pttl(lease)) > LEASE_MS:
                 self._workers[shard] = worker = Worker(self._job, shard)
                 worker.start()
 

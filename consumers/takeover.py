@@ -5,7 +5,10 @@ predecessor's files are replaced by copies of what it committed: should it wake 
 leads to.
 """
 
+import logging
 import os
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -22,6 +25,8 @@ from vibezen.metrics.layout import (
     publish_copy,
     publish_once,
 )
+
+log = logging.getLogger(__name__)
 
 PRODUCERS_KEPT: Final = 30 * 86_400.0
 """Seconds for which a silent producer's number is remembered."""
@@ -92,7 +97,7 @@ def _seal_newest(layout: Layout, shard: int, epoch: int) -> LogState:
     if not logs:
         return fold(b"")
     _, newest = logs.pop()
-    state = read_log(newest)
+    state = _without_missing(layout, read_log(newest))
     for extent in state.extents.values():
         if not extent.closed:
             _seal_segment(layout, extent)
@@ -102,6 +107,45 @@ def _seal_newest(layout: Layout, shard: int, epoch: int) -> LogState:
         if not read_log(path).last.sealed:
             path.unlink()
     return state
+
+
+def _without_missing(layout: Layout, state: LogState) -> LogState:
+    """The state without committed events that are gone from open segments, which are then told and counted.
+
+    Nothing of ours takes a committed byte away; a disk that lied about it or a person may have. What is left is kept.
+    """
+    extents, missing = dict(state.extents), 0
+    for extent in state.extents.values():
+        if not extent.closed and _size(layout, extent) < extent.end:
+            found = _cut(layout, extent)
+            missing += extent.events - (found.events if found else 0)
+            extents.pop(extent.path) if found is None else extents.update({found.path: found})
+            log.error(
+                "%s: %d committed events are missing", extent.path, extent.events - (found.events if found else 0)
+            )
+    if not missing:
+        return state
+    counters = msgspec.structs.replace(state.last.counters, missing=state.last.counters.missing + missing)
+    return state._replace(extents=extents, last=msgspec.structs.replace(state.last, counters=counters))
+
+
+def _size(layout: Layout, extent: Extent) -> int:
+    path = layout.events / extent.path
+    for found in (path, hidden(path), path):  # its owner may be about to show it
+        with suppress(FileNotFoundError):
+            return found.stat().st_size
+    return 0
+
+
+def _cut(layout: Layout, extent: Extent) -> Extent | None:
+    """An extent that is longer than its file, without the line that is torn; None when no line is left."""
+    path = layout.events / extent.path
+    source = path if path.exists() else hidden(path)
+    data = source.read_bytes() if source.exists() else b""
+    data = data[: data.rfind(b"\n") + 1]
+    if not data:
+        return None
+    return msgspec.structs.replace(extent, end=len(data), events=data.count(b"\n"), crc=zlib.crc32(data))
 
 
 def _seal_segment(layout: Layout, extent: Extent) -> None:

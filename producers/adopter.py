@@ -10,8 +10,9 @@ import msgspec
 
 from vibezen.metrics import clock
 from vibezen.metrics.config import Settings
+from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired
-from vibezen.metrics.producers.books import SPOOL_DAMAGED, SPOOL_EXPIRED, Stats
+from vibezen.metrics.producers.books import SPOOL_DAMAGED, SPOOL_EXPIRED
 from vibezen.metrics.producers.spool import QUARANTINE, check_age, folders
 from vibezen.metrics.producers.spool_folder import CallFile, SpoolFolder, take
 from vibezen.metrics.producers.uplink import Uplink
@@ -117,7 +118,8 @@ class Adopter:
     def _finish(self, folder: SpoolFolder, uplink: Uplink) -> None:
         """All is sent; the counters say so, and nothing is left."""
         if self._last is not None:
-            stats = _settled(self._last.stats, self._lost, self._lost_before_last)
+            # A producer that closed is soon forgotten: only where nobody can find and repeat anything of it.
+            stats = _settled(self._last.stats, self._lost, self._lost_before_last, is_over=folder.is_emptied())
             if stats is not None and not uplink.send(msgspec.structs.replace(self._last, batches=[], stats=stats)):
                 self.release()
                 return
@@ -155,7 +157,7 @@ class Adopter:
         folder.release()
 
 
-def _settled(stats: bytes, lost: Counter[str], counted: int) -> bytes | None:
+def _settled(stats: bytes, lost: Counter[str], counted: int, *, is_over: bool) -> bytes | None:
     """A dead producer's counters, now that nothing of it is on its way any more; None where they cannot be read.
     `lost`: what could not be sent; `counted` events of it are in the counters as spooled, the others not at all."""
     try:
@@ -169,5 +171,6 @@ def _settled(stats: bytes, lost: Counter[str], counted: int) -> bytes | None:
         in_flight=0,
         spooled=0,
         dropped=dict(Counter(last.dropped) + lost),
+        closed=last.closed and is_over,
     )
     return msgspec.json.encode(settled)

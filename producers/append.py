@@ -80,20 +80,22 @@ def append(
     stats: bytes = b"{}",
     *,
     gapless: bool = False,
+    replicas: int = 0,
 ) -> Appended:
     """Append `batches`, whose first event has the number `seq`, each as one entry and all or none of them.
 
     `seq` counts a producer's events on this shard from 1. Events numbered up to the stored number are left out; numbers
     skipped stay skipped, and readers count them as lost, unless `gapless` refuses to skip any. `stats`: the producer's
     counters as JSON; without batches they alone reach the server. Never re-sends: on an error the caller calls again
-    with the same arguments. Raises what the client raises; the server's OOM also while the stream is over its bound.
+    with the same arguments. `replicas`: returns only once so many have them, too. Raises NotReplicated when fewer do,
+    and what the client raises; the server's OOM also while the stream is over its bound.
     """
-    reply = scripts.run(
-        client,
-        scripts.load(PACKAGE, "append"),
-        script_keys(keys, shard),
-        append_args(producer, seq, batches, stats, gapless=gapless),
-    )
+    script, names = scripts.load(PACKAGE, "append"), script_keys(keys, shard)
+    args = append_args(producer, seq, batches, stats, gapless=gapless)
+    if not replicas:
+        return read_reply(scripts.run(client, script, names, args))
+    reply, have = scripts.run_replicated(client, script, names, args, replicas, WAIT_MS)
+    require_replicas(have, replicas)
     return read_reply(reply)
 
 
@@ -119,13 +121,12 @@ def read_reply(reply: Any) -> Appended:
     return Appended(told == "duplicate", int(last), created == 1, told == "gap", int(known))
 
 
-def confirm(client: Redis, replicas: int) -> None:
-    """Wait until `replicas` have all that this client's connection has written; of a cluster's client, to the server it
-    used last. 0 asks for none. Raises NotReplicated, and what the client raises."""
-    if replicas:
-        have: Any = client.wait(replicas, WAIT_MS)
-        if have < replicas:
-            raise NotReplicated(f"{have} of {replicas} replicas have the events")
+def require_replicas(have: Any, replicas: int) -> None:
+    """Judge what WAIT answered. Raises NotReplicated, and the error that it answered."""
+    if isinstance(have, Exception):
+        raise have
+    if have < replicas:
+        raise NotReplicated(f"{have} of {replicas} replicas have the events")
 
 
 def prepare(client: Redis, url: str, keys: Keys, shards: int) -> None:

@@ -118,6 +118,7 @@ class Appender:
                 self._deliver(keyed, self._keyed)
             if not works:
                 self._probe()
+        self._say_goodbye()
         self._disconnect()
 
     def _take(self) -> list[Work] | None:
@@ -169,11 +170,17 @@ class Appender:
     def _probe(self) -> None:
         """Try with the smallest write there is: a server that is full, or a replica, answers a ping, too."""
         try:
-            raise_shards(self._client or self._connect(), self._keys, self._settings.streams.shards)
+            client = self._client or self._connect()
+            raise_shards(client, self._keys, self._settings.streams.shards)
+            self._unkeyed.report(client)
         except _TROUBLE as error:
             self._failed(error)
         else:
             self._worked()
+
+    def _say_goodbye(self) -> None:
+        with suppress(*_TROUBLE):
+            self._unkeyed.report(self._client or self._connect(), closed=True)
 
     def _connect(self) -> Redis:
         url = redis_url(self._settings)  # asked again each time: a `vibezen-metrics up` may have come or moved

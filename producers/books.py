@@ -8,7 +8,20 @@ import threading
 from collections import Counter
 from typing import Final, NamedTuple
 
-import msgspec
+from vibezen.metrics.producer_stats import Stats
+
+__all__ = [
+    "CLOSED",
+    "INTERNAL",
+    "OVERFLOW",
+    "SPOOL_DAMAGED",
+    "SPOOL_EXPIRED",
+    "SPOOL_FULL",
+    "Books",
+    "Span",
+    "Stats",
+    "Tally",
+]
 
 OVERFLOW: Final = "overflow"
 """Dropped: the buffer was full, and this was its oldest event."""
@@ -29,27 +42,6 @@ class Span(NamedTuple):
 
     start: int
     events: int
-
-
-class Stats(msgspec.Struct, frozen=True):
-    """A producer's counters since its process began, or forked. They travel in every entry's `stats`.
-
-    `recorded`: events that passed the checks of the call. `sampled_out`: left out on purpose, not in `recorded`.
-    `appended`: known to be in the stream. `buffered`: waiting for the sender. `in_flight`: with the server, not yet
-    confirmed. `spooled`: on disk, not yet confirmed. `refused`: found by the sender to break the contract, by field.
-    `dropped`: lost here, by reason. `bound`: how many the buffer holds at most. `closed`: these are the last ones.
-    """
-
-    recorded: int = 0
-    sampled_out: int = 0
-    appended: int = 0
-    buffered: int = 0
-    in_flight: int = 0
-    spooled: int = 0
-    refused: dict[str, int] = {}
-    dropped: dict[str, int] = {}
-    bound: int = 0
-    closed: bool = False
 
 
 class Tally:

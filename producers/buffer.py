@@ -4,7 +4,8 @@ from collections import deque
 from contextlib import suppress
 
 from vibezen.metrics.event import Event
-from vibezen.metrics.producers.books import Books, Stats
+from vibezen.metrics.producer_stats import Stats
+from vibezen.metrics.producers.books import Books
 
 
 class Buffer:

@@ -17,8 +17,9 @@ from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Durability, Settings, load
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import MAX_METADATA_KEYS, Event, Metadata
+from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers import lifetime
-from vibezen.metrics.producers.books import CLOSED, Stats
+from vibezen.metrics.producers.books import CLOSED
 from vibezen.metrics.producers.buffer import Buffer
 from vibezen.metrics.producers.gate import LEFT_OUT, Gate, Routes, copied, number
 from vibezen.metrics.producers.instruments import Instruments
@@ -164,16 +165,19 @@ class MetricsCollector(Instruments):
 
     def _crowded(self) -> None:
         """Enough events wait: wake the sender if it sleeps, let it run if it falls behind, keep the bound."""
+        if self._sender is None:
+            return
         waiting = len(self._events)
-        if self._sender is not None and waiting >= self._sender.wake_at:
+        if waiting >= self._sender.wake_at:
             self._sender.wake()
         if waiting >= _BEHIND and not waiting % _YIELD_EVERY:
-            if self._sender is not None:
-                self._sender.is_behind()
+            self._sender.is_behind()
             # A thread in a tight loop gives the interpreter up only every 5 ms; the sender, which needs it several
             # times per call, would starve and the buffer overflow. Costs microseconds, and the network is not involved.
             time.sleep(0)
-        self._buffer.drop_excess()
+        if waiting > self._buffer.bound:
+            self._sender.is_behind()
+            self._buffer.drop_excess()
 
     def _prepare(self) -> bool:
         """What a call does while not everything runs: start the sender, or let the event go."""

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 from redis import Redis
 
 from vibezen.metrics import scripts
+from vibezen.metrics.batch import read_entry
 from vibezen.metrics.commitlog import DeadLetter
 from vibezen.metrics.dead_letters import letter
 from vibezen.metrics.errors import InvalidEvent
@@ -25,10 +27,12 @@ PER_CALL: Final = 1000
 NOT_UTF8: Final = "not valid UTF-8"
 """How the reason of a letter ends whose damaged bytes were replaced."""
 
-STATS: Final = b'{"recorded":1,"appended":1,"closed":true}'
-"""The books of such a producer: it has one event, and it is there."""
+STATS: Final = b'{"recorded":%d,"appended":%d,"closed":true}'
+"""The books of such a producer: what it has is there."""
 
 _decoder: Final = msgspec.json.Decoder(Event)
+_fields_decoder: Final = msgspec.json.Decoder(dict[str, str])
+"""No event is all strings: its value is a number."""
 
 
 def requeue(client: Redis, keys: Keys, shard: int, letter_id: str, now: float, *, force: bool = False) -> bool:
@@ -40,10 +44,10 @@ def requeue(client: Redis, keys: Keys, shard: int, letter_id: str, now: float, *
     found = letter(client, keys, shard, letter_id)
     if found is None:
         return False
-    line = line_of(found)
+    batch = batch_of(found)
     if not force:
-        _require_good(found, line, now)
-    append(client, keys, shard, producer_of(found), 1, [Batch(1, line)], STATS)
+        _require_good(found, batch.payload, now)
+    append(client, keys, shard, producer_of(found), 1, [batch], STATS % (batch.n, batch.n))
     return _remove(client, keys, shard, [letter_id], "requeued") == 1
 
 
@@ -60,6 +64,17 @@ def producer_of(found: DeadLetter) -> str:
     return f"requeue-{found.id}-{zlib.crc32(found.payload.encode()):08x}"
 
 
+def batch_of(found: DeadLetter) -> Batch:
+    """What is to be appended: a line, or all lines of an entry that was set aside as a whole."""
+    try:
+        fields = _fields_decoder.decode(found.payload)
+        entry = read_entry(found.id.partition("/")[0], {key.encode(): text.encode() for key, text in fields.items()})
+    except (msgspec.DecodeError, RecursionError, InvalidEvent):
+        return Batch(1, line_of(found))
+    lines = [line_of(replace(found, payload=line.decode())) for line in entry.payload.removesuffix(b"\n").split(b"\n")]
+    return Batch(len(lines), b"".join(lines))
+
+
 def line_of(found: DeadLetter) -> bytes:
     """The payload as a line. One without `ts` gets the time it arrived at first."""
     payload = found.payload.encode()
@@ -73,10 +88,10 @@ def line_of(found: DeadLetter) -> bytes:
     return payload.replace(b"\n", b" ") + b"\n"
 
 
-def _require_good(found: DeadLetter, line: bytes, now: float) -> None:
+def _require_good(found: DeadLetter, lines: bytes, now: float) -> None:
     if found.reason.endswith(NOT_UTF8):
         raise InvalidEvent("event", "its damaged bytes are lost, so it would come back as something else")
-    for rejected in judge(line, now).rejected:
+    for rejected in judge(lines, now).rejected:
         raise InvalidEvent(rejected.field, rejected.reason.removeprefix(f"{rejected.field}: "))
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 from vibezen.metrics.catalogue import MetricType
 from vibezen.metrics.event import Event
-from vibezen.metrics.producers.books import Stats
+from vibezen.metrics.producer_stats import Stats
 
 
 class Drops:

@@ -11,9 +11,11 @@ from typing import Final
 
 from vibezen.metrics import clock
 
-HANGS: Final = 0.5
+HANGS: Final = 0.3
 """Seconds from which on a call is taken to hang."""
-LOOK_SECONDS: Final = 0.25
+LOOK_SECONDS: Final = 0.1
+QUIET_SECONDS: Final = 5.0
+"""Without a call that hangs: how long it is waited for another."""
 
 
 class Keeper:
@@ -45,7 +47,7 @@ class Keeper:
 
     def start(self) -> None:
         """Look after the sender for a while; never blocks."""
-        self._quiet_at = clock.monotonic() + 10 * HANGS
+        self._quiet_at = clock.monotonic() + QUIET_SECONDS
         if self._thread is None and self._starting.acquire(blocking=False):
             try:
                 thread = threading.Thread(target=self._run, name="vibezen-metrics-keeper", daemon=True)
@@ -63,7 +65,7 @@ class Keeper:
         while not self._ended.wait(LOOK_SECONDS):
             since, now = self._since, clock.monotonic()
             if since is not None and now - since > HANGS:
-                self._quiet_at = now + 10 * HANGS
+                self._quiet_at = now + QUIET_SECONDS
                 self._relieve()
             elif now > self._quiet_at:
                 break

@@ -14,12 +14,13 @@ from vibezen.metrics import scripts
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers.append import (
     PACKAGE,
+    WAIT_MS,
     Appended,
     append,
     append_args,
-    confirm,
     raise_shards,
     read_reply,
+    require_replicas,
     script_keys,
     shard_holding,
 )
@@ -44,31 +45,32 @@ class Keyed:
 
     def call(self, works: Sequence[Work]) -> Call:
         def call(client: Redis) -> Sequence[Outcome]:
-            outcomes = self._append(client, works)
-            if self._replicas:
-                self._confirm(client, works)
-            return outcomes
+            return self._append(client, works)
 
         return call
-
-    def _confirm(self, client: Redis, works: Sequence[Work]) -> None:
-        for shard in sorted({self._shard(client, _key(work).producer) for work in works}):
-            client.exists(self._keys.producers(shard))  # so that of a cluster that server is asked which has the shard
-            confirm(client, self._replicas)
 
     def _append(self, client: Redis, works: Sequence[Work]) -> Sequence[Outcome]:
         script = scripts.load(PACKAGE, "append")
         pipe: Any = client.pipeline(transaction=False)
         shards = [self._shard(client, _key(work).producer) for work in works]
-        for work, shard in zip(works, shards, strict=True):
+        last = {shard: index for index, shard in enumerate(shards)}
+        waits: list[int] = []
+        for index, (work, shard) in enumerate(zip(works, shards, strict=True)):
             producer, seq = _key(work)
             args = append_args(producer, seq, work.batches, NO_STATS, gapless=True)
             names = script_keys(self._keys, shard)
             pipe.execute_command("EVALSHA", script.digest, len(names), *names, *args)
+            if self._replicas and last[shard] == index:  # right behind what it waits for: see scripts.run_replicated
+                waits.append(len(pipe))
+                pipe.wait(self._replicas, WAIT_MS)
         replies = pipe.execute(raise_on_error=False)
-        return [
+        have = [replies.pop(at) for at in reversed(waits)]
+        outcomes = [
             self._read(client, work, shard, reply) for work, shard, reply in zip(works, shards, replies, strict=True)
         ]
+        for answer in have:
+            require_replicas(answer, self._replicas)
+        return outcomes
 
     def _read(self, client: Redis, work: Work, shard: int, reply: Any) -> Outcome:
         if isinstance(reply, NoScriptError):
@@ -85,7 +87,11 @@ class Keyed:
     def _append_alone(self, client: Redis, work: Work, shard: int) -> Outcome:
         producer, seq = _key(work)
         try:
-            done = append(client, self._keys, shard, producer, seq, work.batches, NO_STATS, gapless=True)
+            done = append(
+                *(client, self._keys, shard, producer, seq, work.batches, NO_STATS),
+                gapless=True,
+                replicas=self._replicas,
+            )
         except RedisError as error:
             return error
         return self._landed(client, producer, shard, done)

@@ -1,32 +1,51 @@
 """What is made and not confirmed: calls in the spool, oldest first, and behind them at most one in memory alone."""
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired
 from vibezen.metrics.producers.books import CLOSED, INTERNAL, SPOOL_DAMAGED, SPOOL_EXPIRED, SPOOL_FULL
 from vibezen.metrics.producers.buffer import Buffer
+from vibezen.metrics.producers.call_maker import CALL_EVENTS, CallMaker
 from vibezen.metrics.producers.spool import Spool
 
 _KEEP_FAILED: Final = "metrics cannot be kept in %s (%s); up to %d events are kept in memory"
+_FULL: Final = "the spool %s is full (%d bytes); the oldest events are dropped and counted"
 
 log = logging.getLogger("vibezen.metrics.collector")
 
 
 class Outbox:
-    """Called by its sender under the sender's lock. Keeps the books of what it does.
+    """Between the buffer and the server, and the books about it. May be used from any thread: the sender works through
+    it, and who closes, or relieves the buffer while a call hangs, does so meanwhile. Its lock is held for the disk's
+    time, never for the network's.
 
-    `spool`: None keeps everything in memory. `label`: gives a call the counters of now before it goes to disk.
-    `flying`: the number of the first event of the call that may be with the server.
+    `spool`: None keeps everything in memory. `disk_first`: each call is on disk before it is sent. `store`: answers the
+    id of the store that calls are for, where that is known.
     """
 
-    def __init__(self, buffer: Buffer, spool: Spool | None, label: Callable[[AppendCall], AppendCall]) -> None:
-        self.flying: int | None = None
+    def __init__(
+        self,
+        buffer: Buffer,
+        maker: CallMaker,
+        spool: Spool | None,
+        store: Callable[[], str | None],
+        *,
+        disk_first: bool,
+    ) -> None:
         self._buffer = buffer
+        self._maker = maker
         self._spool = spool
-        self._label = label
+        self._store = store
+        self._disk_first = disk_first
+        self._lock = threading.RLock()
         self._held: AppendCall | None = None
+        self._flying: int | None = None
+        """The number of the first event of the call that may be with the server."""
         self._broken = False
         self._full = False
 
@@ -41,37 +60,81 @@ class Outbox:
 
     @property
     def stuck(self) -> bool:
-        """Whether a call is in memory alone; until it is kept or sent, no other can be made."""
+        """Whether a call is in memory alone; until it is on disk or sent, no other can be made."""
         return self._held is not None
 
-    def hold(self, call: AppendCall) -> None:
-        """A new call, whose events are in flight; only while none is held."""
-        self._held = call
+    def next(self, budget: int, *, tell_drops: bool) -> tuple[AppendCall | None, int]:
+        """The call to send next, and what is left of the budget of events that may be taken off the buffer for it.
 
-    def keep(self) -> bool:
-        """Put the held call into the spool. True when no call is in memory alone any more."""
-        call = self._held
-        if call is None:
-            return True
-        if self._spool is None or self._spool.closed:
-            return False
-        books = self._buffer.books
-        try:
-            for file in self._spool.make_room(call.size, self.flying):
-                books.lost(SPOOL_FULL, file.first)
-                self._tell_full()
-            self._spool.put(self._label(call))
-        except OSError as error:
-            self._tell_broken(error)
-            return False
-        self._broken = False
-        self._held = None
-        books.kept(call.first)
-        return True
+        It may be with the server from now on, until `landed` is told. Raises OSError when the disk cannot be read now.
+        """
+        with self._lock:
+            call = self._oldest()
+            if call is None and (budget > 0 or tell_drops):
+                limit = min(budget, CALL_EVENTS)
+                budget -= limit
+                self._held = call = self._maker.make(limit, tell_drops=tell_drops)
+                if self._disk_first:
+                    self._keep()
+            self._flying = call.first if call is not None else None
+            return call, budget
 
-    def oldest(self) -> AppendCall | None:
-        """The call to send next; those that are damaged or gone are given up on the way. Raises OSError when the disk
-        cannot be read now."""
+    def landed(self, call: AppendCall) -> None:
+        """The server has it, and as durably as was asked for."""
+        with self._lock:
+            self._flying = None
+            books = self._buffer.books
+            if call.first in books.spooled:
+                books.landed(call.first)
+                self._remove(call.first)
+            else:
+                self._held = None
+                books.landed()
+            self._full = False
+
+    def keep(self) -> None:
+        """Bring the call that is in memory alone to disk, if that can be."""
+        with self._lock:
+            self._keep()
+
+    def keep_waiting(self, least: int = 1) -> None:
+        """Bring to disk what is in memory, down to `least` events in the buffer."""
+        budget = len(self._buffer.events)
+        while self._spool is not None:
+            with self._lock:
+                if not self._keep() or budget < least:
+                    return
+                self._held = self._maker.make(min(budget, CALL_EVENTS), tell_drops=False)
+            budget -= CALL_EVENTS
+
+    def give_up(self) -> None:
+        """The call that was being sent cannot be handled, for a reason that is our mistake."""
+        with self._lock:
+            books = self._buffer.books
+            if self._flying is not None and self._flying in books.spooled:
+                books.lost(INTERNAL, self._flying)
+                self._remove(self._flying)
+            else:
+                self._held = None
+                books.lost(INTERNAL)
+            self._flying = None
+
+    def leave(self, *, sender_hangs: bool) -> None:
+        """The end: what is on disk is left to the next process, and what is not is given up; but for what a sender
+        that hangs in a call may still see through."""
+        with self._lock:
+            self.keep_waiting()
+            if not sender_hangs:
+                self._held = self._flying = None
+                self._buffer.drop_all(CLOSED)
+            self._buffer.books.closed = True
+            if self._spool is not None:
+                self._spool.close(self._labelled(self._maker.counters()))
+                # Servers soon forget the numbers of producers that closed.
+                self._buffer.books.closed = not self._spool.may_repeat
+
+    def _oldest(self) -> AppendCall | None:
+        """Those that are damaged or gone are given up on the way."""
         while self._spool is not None and self._spool.files:
             file = self._spool.files[0]
             try:
@@ -82,36 +145,26 @@ class Outbox:
                 self._buffer.books.lost(SPOOL_EXPIRED if isinstance(error, Expired) else SPOOL_DAMAGED, file.first)
         return self._held
 
-    def landed(self, call: AppendCall) -> None:
-        """The server has it, and as durably as was asked for."""
+    def _keep(self) -> bool:
+        """True when no call is in memory alone any more."""
+        call = self._held
+        if call is None:
+            return True
+        if self._spool is None or self._spool.closed:
+            return False
         books = self._buffer.books
-        if call.first in books.spooled:
-            books.landed(call.first)
-            self._remove(call.first)
-        else:
-            self._held = None
-            books.landed()
-        self._full = False
-
-    def give_up(self) -> None:
-        """The call that was being made or sent cannot be handled, for a reason that is our mistake."""
-        books = self._buffer.books
-        if self.flying is not None and self.flying in books.spooled:
-            books.lost(INTERNAL, self.flying)
-            self._remove(self.flying)
-        else:
-            self._held = None
-            books.lost(INTERNAL)
-        self.flying = None
-
-    def close(self, last: AppendCall) -> None:
-        """What is in the spool is left to the next process, with `last`, a call of counters alone, behind it; what is
-        not, and not with the server now, is given up."""
-        if self._held is not None and self._held.first != self.flying:
-            self._held = None
-            self._buffer.books.lost(CLOSED)
-        if self._spool is not None and not self._spool.closed:
-            self._spool.close(self._label(last))
+        try:
+            for file in self._spool.make_room(call.size, self._flying):
+                books.lost(SPOOL_FULL, file.first)
+                self._tell_full(self._spool)
+            self._spool.put(self._labelled(call))
+        except OSError as error:
+            self._tell_broken(self._spool, error)
+            return False
+        self._broken = False
+        self._held = None
+        books.kept(call.first)
+        return True
 
     def _remove(self, first: int) -> None:
         if self._spool is not None:
@@ -120,16 +173,16 @@ class Outbox:
                     self._spool.remove(file)
                     return
 
-    def _tell_broken(self, error: OSError) -> None:
-        if not self._broken and self._spool is not None:
-            self._broken = True
-            log.warning(_KEEP_FAILED, self._spool.root, error.strerror or error, self._buffer.bound)
+    def _labelled(self, call: AppendCall) -> AppendCall:
+        """With the counters of now, which the next process may have to tell."""
+        return msgspec.structs.replace(call, stats=self._maker.stats(), store=self._store())
 
-    def _tell_full(self) -> None:
-        if not self._full and self._spool is not None:
+    def _tell_broken(self, spool: Spool, error: OSError) -> None:
+        if not self._broken:
+            self._broken = True
+            log.warning(_KEEP_FAILED, spool.root, error.strerror or error, self._buffer.bound)
+
+    def _tell_full(self, spool: Spool) -> None:
+        if not self._full:
             self._full = True
-            log.warning(
-                "the spool %s is full (%d bytes); the oldest events are dropped and counted",
-                self._spool.root,
-                self._spool.max_bytes,
-            )
+            log.warning(_FULL, spool.root, spool.max_bytes)

@@ -11,15 +11,12 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-import msgspec
-
 from vibezen.metrics import clock
 from vibezen.metrics.config import Durability, Settings
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.producers import lifetime
 from vibezen.metrics.producers.adopter import Adopter
 from vibezen.metrics.producers.append_call import AppendCall
-from vibezen.metrics.producers.books import CLOSED
 from vibezen.metrics.producers.buffer import Buffer
 from vibezen.metrics.producers.call_maker import CALL_EVENTS, CallMaker
 from vibezen.metrics.producers.keeper import Keeper
@@ -57,14 +54,11 @@ class Sender:
         self._alarm = threading.Lock()
         self._alarm.acquire()
         self._starting = threading.RLock()
-        # Held while calls are made and kept, for the disk's time but never for the network's: who closes, or relieves
-        # the buffer while a call hangs, does so on another thread.
-        self._making = threading.RLock()
         self._thread: threading.Thread | None = None
         self._uplink.start_anew()
         self._maker = CallMaker(self._settings, self._buffer)
         self.producer, self.shard = self._maker.producer, self._maker.shard
-        self._outbox = Outbox(self._buffer, self._own_spool() if self._spools else None, self._labelled)
+        self._outbox = self._new_outbox()
         self._keeper = Keeper(self._relieve)
         self._adopter = Adopter(self._settings, self.producer) if self._spools else None
         self._stats_sent = b""
@@ -74,9 +68,13 @@ class Sender:
         self._stopping = False
         self._given_up = False
 
-    def _own_spool(self) -> Spool:
-        quarantine = self._settings.storage_dir.absolute() / QUARANTINE
-        return Spool(self._root, self.producer, self._settings.spool.max_bytes, quarantine)
+    def _new_outbox(self) -> Outbox:
+        settings, spool = self._settings, None
+        if self._spools:
+            quarantine = settings.storage_dir.absolute() / QUARANTINE
+            spool = Spool(self._root, self.producer, settings.spool.max_bytes, quarantine)
+        disk_first = settings.durability is Durability.SPOOL
+        return Outbox(self._buffer, self._maker, spool, lambda: self._uplink.store, disk_first=disk_first)
 
     def start(self) -> bool:
         """Make sure that the thread runs. False when there can be none (no thread to be had, interpreter ending)."""
@@ -118,10 +116,10 @@ class Sender:
         end = clock.monotonic() + deadline
         position = self._buffer.position()
         self.ask_stop()
-        alive = self._thread is not None and self._thread.is_alive()
+        alive = self._thread is not None and self._thread.is_alive() and not self._given_up
         left = self._buffer.wait_settled(position, deadline / 2 if alive else 0.0)
         if left:  # the sender may hang in a call: what waits is brought to disk from here, in time
-            self._keep_waiting()
+            self._outbox.keep_waiting()
             left = self._buffer.wait_settled(position, max(0.0, end - clock.monotonic()) if alive else 0.0)
         if left or not alive:
             self._given_up = True
@@ -130,8 +128,7 @@ class Sender:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.1, end - clock.monotonic()))
             self._given_up = True
-        hangs = self._thread is not None and self._thread.is_alive()
-        self._leave(give_up=not hangs)
+        self._outbox.leave(sender_hangs=self._thread is not None and self._thread.is_alive())
         return left
 
     def tell_left(self, left: int) -> None:
@@ -165,8 +162,7 @@ class Sender:
             except Exception:
                 # A mistake of ours must cost one call, not silence the application's metrics for good.
                 log.exception("a call could not be handled and is dropped; please report this")
-                with self._making:
-                    self._outbox.give_up()
+                self._outbox.give_up()
                 if self._adopter is not None:
                     self._adopter.release()
         self._finish()
@@ -213,62 +209,35 @@ class Sender:
                 self._relieve()
             if self._uplink.pause_left() and not self._retry_now:
                 return
-            with self._making:
-                try:
-                    call = self._outbox.oldest()
-                except OSError as error:
-                    self._uplink.failed(error)
-                    return
-                if call is None and budget > 0:
-                    call, budget = self._make(budget)
-                elif call is None:
-                    return
-                self._outbox.flying = call.first if call else None
+            before = budget
+            try:
+                call, budget = self._outbox.next(budget, tell_drops=budget > 0 and not self._uplink.away)
+            except OSError as error:
+                self._uplink.failed(error)
+                return
+            if call is None and budget == before:
+                return
             if call is not None and not self._send(call):
                 return
-
-    def _make(self, budget: int) -> tuple[AppendCall | None, int]:
-        """A new call, and what is left of the budget."""
-        limit = min(budget, CALL_EVENTS)
-        call = self._maker.make(limit, tell_drops=not self._uplink.away)
-        if call is not None:
-            self._outbox.hold(call)
-            if self._settings.durability is Durability.SPOOL:
-                self._outbox.keep()
-        return call, budget - limit
 
     def _send(self, call: AppendCall) -> bool:
         self._retry_now = False
         with self._keeper.watching():
             sent = self._uplink.send(call)
-        with self._making:
-            if sent:
-                self._outbox.flying = None
-                self._outbox.landed(call)
-            elif self._spools:
-                self._outbox.keep()
-                self._keeper.start()
+        if sent:
+            self._outbox.landed(call)
+        elif self._spools:
+            self._outbox.keep()
+            self._keeper.start()
         return sent
 
     def _relieve(self) -> None:
         """Bring what waits to disk, when the interval has passed or enough waits. Also on the keeper's thread."""
         if clock.monotonic() >= self._relief_due:
             self._relief_due = self._next_flush()
-            self._keep_waiting()
+            self._outbox.keep_waiting()
         elif len(self._buffer.events) >= self._enough_to_keep():
-            self._keep_waiting(self._enough_to_keep())
-
-    def _keep_waiting(self, least: int = 1) -> None:
-        """Bring what waits to disk, down to `least` events. On any thread."""
-        budget = len(self._buffer.events)
-        while self._spools:
-            with self._making:
-                if not self._outbox.keep() or budget < least:
-                    return
-                call = self._maker.make(min(budget, CALL_EVENTS), tell_drops=False)
-                if call is not None:
-                    self._outbox.hold(call)
-            budget -= CALL_EVENTS
+            self._outbox.keep_waiting(self._enough_to_keep())
 
     def _rest(self) -> float:
         """With nothing to send: tell counters, look after the spools of the dead. Returns when to come back (monotonic
@@ -277,10 +246,9 @@ class Sender:
         if self._stopping or self._uplink.pause_left() or not self._outbox.is_empty:
             return now + STATS_SECONDS
         if not self._uplink.away and self._maker.has_drops():
-            with self._making:
-                call = self._maker.make(0, tell_drops=True)
-                if call is not None:
-                    self._outbox.hold(call)
+            call, _ = self._outbox.next(0, tell_drops=True)
+            if call is not None:
+                self._send(call)
             return now
         if now >= self._stats_due:
             self._stats_due = now + STATS_SECONDS
@@ -297,9 +265,7 @@ class Sender:
             self._stats_sent = call.stats
 
     def _finish(self) -> None:
-        with self._making:
-            self._outbox.flying = None
-            self._leave(give_up=True)
+        self._outbox.leave(sender_hangs=False)
         if self._adopter is not None:
             self._adopter.release()
         if not self._uplink.away and self._outbox.is_empty and self._buffer.stats().recorded:
@@ -307,16 +273,3 @@ class Sender:
         self._uplink.close()
         self._keeper.end()
         lifetime.ended(self)
-
-    def _leave(self, *, give_up: bool) -> None:
-        """The end: what is on disk is left to the next process. `give_up`: what is not is lost; else the sender, which
-        hangs in a call, will see. On any thread."""
-        with self._making:
-            self._keep_waiting()
-            if give_up:
-                self._buffer.drop_all(CLOSED)
-            self._buffer.books.closed = True
-            self._outbox.close(self._maker.counters())
-
-    def _labelled(self, call: AppendCall) -> AppendCall:
-        return msgspec.structs.replace(call, stats=self._maker.stats(), store=self._uplink.store)

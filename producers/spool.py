@@ -5,6 +5,7 @@ The bound counts all spools of the same folder together: it is the disk that is 
 
 import errno
 import os
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +25,7 @@ LOOK_SECONDS: Final = 1.0
 """How long what other producers hold is taken to be unchanged."""
 _TRIES: Final = 20
 """To hold a new folder: another process that looks for spools of the dead may hold or remove it for a moment."""
+_TRY_SECONDS: Final = 0.005
 
 
 class SpoolFull(OSError):
@@ -36,7 +38,7 @@ class SpoolFull(OSError):
 class Spool:
     """Belongs to one sender, which calls it under its lock. Building it touches nothing.
 
-    `files`: oldest first.
+    `files`: oldest first. `may_repeat`, once closed: somebody may find what was sent, and send it again.
     """
 
     def __init__(self, root: Path, producer: str, max_bytes: int, quarantine: Path) -> None:
@@ -45,6 +47,7 @@ class Spool:
         self.max_bytes = max_bytes
         self.files: deque[CallFile] = deque()
         self.closed = False
+        self.may_repeat = False
         self._quarantine = quarantine
         self._folder: SpoolFolder | None = None
         self._newest: AppendCall | None = None
@@ -103,16 +106,18 @@ class Spool:
                 self._folder.set_aside(file, self._quarantine)
 
     def close(self, last: AppendCall) -> None:
-        """Leave what is here to the next process, and `last` behind it; or leave nothing."""
-        self.closed = True
+        """Leave what is here to the next process, and `last` behind it; or leave nothing. May be called again."""
         folder = self._folder
-        if folder is None:
+        if folder is None or self.closed:
+            self.closed = True
             return
+        self.closed = True
         if self.files:
             with suppress(OSError):
                 folder.write(last)
             folder.release()
         else:
+            self.may_repeat = not folder.is_emptied()
             folder.remove()
 
     def _forget(self, file: CallFile) -> None:
@@ -128,6 +133,7 @@ class Spool:
                 if folder := take(self.path):
                     self._folder = folder
                     return folder
+            time.sleep(_TRY_SECONDS)
         raise OSError(errno.EAGAIN, "another process holds the spool")
 
     def _size_of_others(self) -> int:
@@ -148,7 +154,7 @@ def folders(root: Path) -> list[Path]:
 
 def check_age(call: AppendCall) -> None:
     """Raises Expired."""
-    if clock.wall() - call.made > MAX_AGE:
+    if call.batches and clock.wall() - call.made > MAX_AGE:
         raise Expired(f"older than {MAX_AGE / 86_400:g} days")
 
 

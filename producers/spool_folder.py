@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from vibezen.metrics.layout import FILE_MODE, make_folder, publish
+from vibezen.metrics.layout import FILE_MODE, fsync_folder, make_folder, publish
 from vibezen.metrics.producers.append_call import AppendCall, decode_call, encode_call
 
 LOCK: Final = "lock"
@@ -60,8 +60,8 @@ class SpoolFolder:
         return decode_call((self.path / file.name).read_bytes())
 
     def discard(self, file: CallFile) -> None:
-        """Not made durable: a file that comes back is a call repeated. What cannot be removed is left to its next
-        finder."""
+        """Not durable until `is_emptied`: a file that comes back is a call repeated, which does no harm for as long as
+        the server remembers the producer."""
         with suppress(OSError):
             (self.path / file.name).unlink()
 
@@ -69,6 +69,14 @@ class SpoolFolder:
         """Out of the way of the others, for people to look at. Raises OSError."""
         make_folder(quarantine)
         shutil.move(self.path / file.name, quarantine / f"{self.producer}-{file.name}")
+
+    def is_emptied(self) -> bool:
+        """Whether it is certain, after a loss of power too, that nobody will find an event here any more."""
+        try:
+            fsync_folder(self.path)
+            return not any(file.events for file in call_files(self.path))
+        except OSError:
+            return False
 
     def release(self) -> None:
         if self._lock is not None:
@@ -130,7 +138,7 @@ _noting = threading.RLock()
 
 def _open(path: Path) -> int:
     with _noting:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
         _open_locks.add(fd)
     return fd
 

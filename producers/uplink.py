@@ -13,7 +13,7 @@ from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import connect, redacted, redis_url
 from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.producers.append import append, confirm, prepare, raise_shards
+from vibezen.metrics.producers.append import append, prepare, raise_shards
 from vibezen.metrics.producers.append_call import AppendCall
 
 FIRST_PAUSE: Final = 0.05
@@ -97,8 +97,10 @@ class Uplink:
 
     def _append(self, call: AppendCall) -> None:
         client = self._client or self._connect()
-        done = append(client, self._keys, call.shard, call.producer, call.first, call.batches, call.stats)
-        confirm(client, self._settings.replicas_asked)  # first: it is for the server that was written to last
+        replicas = self._settings.replicas_asked
+        done = append(
+            *(client, self._keys, call.shard, call.producer, call.first, call.batches, call.stats), replicas=replicas
+        )
         if done.created:  # perhaps the server was emptied, and the number of shards with it
             raise_shards(client, self._keys, max(self._settings.streams.shards, call.shard + 1))
 

@@ -12,4 +12,6 @@ else
   redis.call('ZADD', KEYS[1], now, ARGV[1])
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
+-- Seen in the future: the server's clock was set back since. Who lives comes again.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')
 return redis.call('ZCARD', KEYS[1])

@@ -5,7 +5,9 @@
 -- Reply {1, fence} when taken; {0, holder, ms left} while another holds the lease.
 -- Atomic, because two owners who both saw a free lease must not both raise the fence.
 local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] and ARGV[5] ~= '1' then
+-- A lease that ends later than any was given for was given before the server's clock was set back: it says nothing.
+local binds = ARGV[5] ~= '1' and redis.call('PTTL', KEYS[1]) <= tonumber(ARGV[2])
+if holder and holder ~= ARGV[1] and binds then
   return {0, holder, redis.call('PTTL', KEYS[1])}
 end
 local fence = redis.call('GET', KEYS[2])

@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
@@ -8,6 +9,7 @@ from tests.support.feeding import Feed, event
 from tests.support.serving import NOW, Served, Windows
 from vibezen.metrics.event import encode_lines
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers.append import Batch, append
 
 pytestmark = pytest.mark.server
@@ -15,6 +17,13 @@ pytestmark = pytest.mark.server
 KEYS = Keys()
 SIDE = ("appended", "foreign", "accepted", "too_old", "dead", "repeated", "trimmed", "unread", "difference")
 NOTHING = dict.fromkeys(SIDE, 0)
+SUMS = ("known", "counted", "recorded", "sampled_out", "appended", "buffered", "in_flight", "spooled")
+NO_PRODUCERS = {
+    **dict.fromkeys((*SUMS, "difference", "silent", "unknown_at_most"), 0),
+    "refused": {},
+    "dropped": {},
+    "newest": [],
+}
 NO_GROUP = {
     "owner": None,
     "epoch": 0,
@@ -45,7 +54,8 @@ def test_empty_server_is_one_shard_with_nothing_in_it(served: Served) -> None:
                 "groups": {"archive": NOTHING, "aggregate": NOTHING},
                 "archived_less_aggregated": None,
             },
-            "groups": {"archive": NO_GROUP, "aggregate": {**NO_GROUP, "too_old": 0, "overflow": 0}},
+            "producers": NO_PRODUCERS,
+            "groups": {"archive": {**NO_GROUP, "lost": 0}, "aggregate": {**NO_GROUP, "too_old": 0, "overflow": 0}},
         }
     ]
 
@@ -68,7 +78,7 @@ def test_shard_tells_length_dead_letters_owners_positions_and_lag(
     client.set(KEYS.lease(1, "archive"), "host:1:abc")
     client.hset(KEYS.dead(1), "1-1/0", "{}")
     client.hset(KEYS.books(1), mapping={"archive.epoch": 3, "archive.entries": 1, "archive.events": 10})
-    client.hset(KEYS.books(1), mapping={"archive.rejected": 2, "archive.updated": "1763985600.250"})
+    client.hset(KEYS.books(1), mapping={"archive.rejected": 2, "archive.lost": 7, "archive.updated": "1763985600.250"})
     client.hset(KEYS.books(1), mapping={"archive.trouble": "no space left on device", "aggregate.trouble": ""})
     client.hset(KEYS.books(1), mapping={"aggregate.too_old": 4, "aggregate.overflow": 5})
     empty, shard = served.get("/api/pipeline")["shards"]
@@ -86,6 +96,7 @@ def test_shard_tells_length_dead_letters_owners_positions_and_lag(
             "rejected": 2,
             "updated": 1763985600.25,
             "trouble": "no space left on device",
+            "lost": 7,
         },
         "aggregate": {**NO_GROUP, "too_old": 4, "overflow": 5},
     }
@@ -114,3 +125,14 @@ def test_both_sides_of_the_books_are_shown(served: Served, client: redis.Redis) 
     assert (books["epoch"], books["appended"]) == (epoch, 3)
     assert books["groups"]["archive"] == {**NOTHING, "appended": 3, "accepted": 1, "unread": 1, "difference": 1}
     assert books["groups"]["aggregate"] == {**NOTHING, "appended": 3, "unread": 3}
+
+
+def test_producers_tell_what_became_of_their_events(served: Served, client: redis.Redis) -> None:
+    told = Stats(recorded=9, appended=5, buffered=1, in_flight=2, dropped={"overflow": 1}, bound=100)
+    client.hset(KEYS.producers(0), "p", f"7 {int(NOW * 1000)} {msgspec.json.encode(told).decode()}")
+    client.hset(KEYS.producers(0), "gateway's client", f"7 {int(NOW * 1000)} {{}}")
+    found = served.get("/api/pipeline")["shards"][0]["producers"]
+    assert (found["known"], found["counted"], found["recorded"], found["difference"]) == (2, 1, 9, 0)
+    (shown,) = found["newest"]
+    assert (shown["producer"], shown["heard"], shown["ended"]) == ("p", NOW, False)
+    assert shown["stats"]["in_flight"] == 2

@@ -12,18 +12,27 @@ from typing import Any
 import msgspec
 import pytest
 import redis
+from msgspec.structs import replace
 
+from tests.support.clusters import StartCluster
 from tests.support.feeding import NOON, Feed, event
 from tests.support.pipeline import Pipeline
 from tests.support.processes import StartRole
 from tests.support.waiting import WaitUntil
+from vibezen.metrics import config
 from vibezen.metrics.clock import iso, wall
 from vibezen.metrics.commitlog import encode_record, read_log
 from vibezen.metrics.config import Aggregation
 from vibezen.metrics.connection import connect
+from vibezen.metrics.consumers.rebuild import rebuild
+from vibezen.metrics.consumers.supervisor import run as consume
+from vibezen.metrics.dead_letters import overview
 from vibezen.metrics.doctor.finding import Finding
-from vibezen.metrics.event import Event
+from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.layout import Layout
+from vibezen.metrics.producers import dead
+from vibezen.metrics.producers.append import Batch, append, raise_shards
 from vibezen.metrics.series import overflow_key
 from vibezen.metrics.verify import books as sides
 from vibezen.metrics.verify import examine, files
@@ -101,8 +110,9 @@ def test_a_line_that_is_no_event_any_more_is_named(pipeline: Pipeline, verify: V
     assert "line 2 is no event" in found
 
 
-def test_a_file_that_was_cut_is_found(pipeline: Pipeline, verify: Verify) -> None:
-    path, _ = fill(pipeline)
+@pytest.mark.parametrize("which", [0, 1], ids=["closed", "open"])
+def test_a_file_that_was_cut_is_found(pipeline: Pipeline, verify: Verify, which: int) -> None:
+    path = fill(pipeline)[which]
     whole = path.stat().st_size
     with path.open("r+b") as file:
         file.truncate(whole - 30)
@@ -444,3 +454,27 @@ def test_a_busy_store_differs_in_nothing_and_damage_is_found_all_the_same(
         changed(pipeline.client, key, plus_one)
         (told,) = wrong(verify())
         assert told.startswith(f"windows: shard 0, 10 s from {iso(start)}: ")
+
+
+def test_over_a_cluster_every_shard_is_looked_at_and_made_anew(start_cluster: StartCluster, tmp_path: Path) -> None:
+    cluster = start_cluster(replicas=0)
+    loaded = config.load(redis_url=cluster.url, storage_dir=tmp_path / "store", environ={})
+    settings = replace(loaded, streams=replace(loaded.streams, shards=3))
+    with closing(connect(cluster.url)) as client:
+        raise_shards(client, KEYS, 3)
+        now = wall()
+        for shard in range(3):
+            lines = encode_lines([event(shard, now), event(1, 5.0)])
+            append(client, KEYS, shard, "p", 1, [Batch(2, lines)])
+        for group in ("archive", "aggregate"):
+            assert consume(group, settings, once=True) == 0
+        found = list(examine(settings, lambda _: None))
+        assert (wrong(found), sum("1 dead" in one for one in wrong(found, "ok"))) == ([], 6)
+        client.delete(KEYS.window(1, 60, int(now) // 60 * 60))
+        assert "windows: shard 1, 60 s from" in "".join(wrong(list(examine(settings, lambda _: None))))
+        for shard in range(3):
+            assert rebuild(client, KEYS, Layout(settings.storage_dir), settings, shard).complete
+        assert wrong(list(examine(settings, lambda _: None))) == []
+        letters = overview(client, KEYS, range(3))
+        assert [dead.requeue(client, KEYS, one.shard, one.id, now, force=True) for one in letters] == [True] * 3
+        assert overview(client, KEYS, range(3)) == []

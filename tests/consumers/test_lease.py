@@ -88,3 +88,10 @@ def test_owner_of_a_stream_that_is_not_as_it_was_left_cannot_renew(client: redis
         client.xgroup_setid(KEYS.events(0), "archive", "0")
     with pytest.raises(StreamMoved):
         renew(client, KEYS, taken, "5-1")
+
+
+def test_lease_from_before_the_clock_was_set_back_locks_nobody_out(client: redis.Redis) -> None:
+    """It would last for an hour."""
+    assert take(client, KEYS, 0, "archive", "a") is not None
+    client.pexpire(KEYS.lease(0, "archive"), 3_600_000)
+    assert take(client, KEYS, 0, "archive", "b") is not None

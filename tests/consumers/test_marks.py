@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vibezen.metrics.consumers.supervisor import run
 from vibezen.metrics.event import encode_lines
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, GROUPS, Keys
 from vibezen.metrics.producers.append import Batch, append
+from vibezen.metrics.producers.dead import requeue
 from vibezen.metrics.verdict import Verdict, judge
 
 KEYS = Keys()
@@ -38,7 +40,7 @@ def group(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def bug(monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+def bug(group: str) -> Iterator[pytest.MonkeyPatch]:
     """A fault of ours that one entry brings to light, in one of the groups."""
 
     def faulty(payload: bytes, arrived: float) -> Verdict:
@@ -47,7 +49,9 @@ def bug(monkeypatch: pytest.MonkeyPatch, group: str) -> None:
         return judge(payload, arrived)
 
     module = {ARCHIVE: "archiver", AGGREGATE: "aggregator"}[group]
-    monkeypatch.setattr(f"vibezen.metrics.consumers.{module}.judge", faulty)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"vibezen.metrics.consumers.{module}.judge", faulty)
+        yield patch
 
 
 def send(client: redis.Redis, *values: float, producer: str = "p", first: int = 1) -> None:
@@ -115,6 +119,22 @@ def test_what_follows_a_condemned_entry_is_not_taken_with_care(
     before = books(client)[f"{group}.tried"]
     assert crashes(group, settings) == 0
     assert books(client)[f"{group}.tried"] == before
+
+
+@pytest.mark.parametrize("group", [ARCHIVE], indirect=True)
+def test_condemned_entry_can_be_put_back_whole_once_the_fault_is_mended(
+    client: redis.Redis, settings: Settings, group: str, bug: pytest.MonkeyPatch
+) -> None:
+    send(client, 1.0, POISON)
+    crashes(group, settings)
+    bug.undo()
+    letters: Any = client.hkeys(KEYS.dead(0))
+    (letter_id,) = letters
+    time: Any = client.time()
+    assert requeue(client, KEYS, 0, letter_id.decode(), time[0])
+    assert crashes(group, settings) == 0
+    assert values_on_disk(settings.storage_dir) == Counter({1.0: 2, POISON: 2})
+    assert client.hlen(KEYS.dead(0)) == 0
 
 
 def attached(client: redis.Redis, new_archiver: NewArchiver, new_aggregator: NewAggregator, group: str) -> Sink:

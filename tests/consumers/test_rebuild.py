@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.support.feeding import event, total, windows
+from tests.support.feeding import Feed, event, total, values_on_disk, windows
 from tests.support.pipeline import Pipeline, sources_of, values_of
 from tests.support.processes import StartRole
 from tests.support.waiting import WaitUntil
@@ -192,6 +192,48 @@ def test_what_was_archived_before_it_was_aggregated_counts_once(
     assert balanced(client)
 
 
+def test_what_a_producer_sent_twice_counts_once_afterwards(pipeline: Pipeline, anew: Anew, client: redis.Redis) -> None:
+    """As one does whose server had lost what it acknowledged: the archiver knows it, and its record does not move."""
+    feed = Feed(client)
+    feed.append([event(1, wall())])
+    pipeline.archive()
+    pipeline.aggregate()
+    feed.append([event(1, wall())], seq=1)
+    pipeline.archive()
+    pipeline.aggregate()
+    assert values_on_disk(pipeline.layout.root) == {1.0: 1}
+    anew()
+    pipeline.aggregate()
+    assert total(client).count == 1
+    assert differences(pipeline) == []
+
+
+def test_after_an_older_copy_took_over_windows_hold_what_the_files_have(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis
+) -> None:
+    now = wall()
+    send(pipeline, mixed(now))
+    pipeline.archive()
+    pipeline.aggregate()
+    copy: dict[bytes, Any] = {name: client.dump(name) for name in client.scan_iter()}
+    send(pipeline, [event(1, now), event(2, now)], "p2")
+    pipeline.archive()
+    pipeline.aggregate()
+    client.flushall()
+    for name, value in copy.items():
+        client.restore(name, 0, value)
+    send(pipeline, [event(3, now)], "p3")
+    pipeline.archive()
+    pipeline.aggregate()
+    assert anew().complete
+    send(pipeline, [event(4, now)], "p3")
+    pipeline.aggregate()
+    pipeline.archive()
+    assert differences(pipeline) == []
+    assert balanced(client)
+    assert {1.0, 2.0, 3.0, 4.0} <= set(values_on_disk(pipeline.layout.root))
+
+
 class _Cut(Exception):
     """The process ends here."""
 
@@ -274,6 +316,54 @@ def test_a_rebuilding_that_was_replaced_changes_nothing_more(
     assert client.get(KEYS.floor(0)) == b"0"
 
 
+@pytest.mark.parametrize("step", ["rebuild_begin", "aggregate_commit", "rebuild_end"])
+def test_who_lost_the_shard_before_a_step_does_not_take_it(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    send(pipeline, mixed(wall()))
+    pipeline.archive()
+    pipeline.aggregate()
+    script, run = scripts.load("vibezen.metrics.consumers", step), scripts.run
+    then: list[Any] = []
+
+    def replaced(*args: Any) -> Any:
+        if args[1] is script and not then:
+            then.append(None)
+            assert take(client, KEYS, 0, AGGREGATE, "other", force=True)
+            then[0] = (stored(client), client.get(KEYS.floor(0)))
+        return run(*args)
+
+    monkeypatch.setattr(scripts, "run", replaced)
+    with pytest.raises(Fenced):
+        anew()
+    assert then == [(stored(client), client.get(KEYS.floor(0)))]
+    assert client.get(KEYS.lease(0, AGGREGATE)) == b"other"
+
+
+def test_the_live_feed_is_told_nothing_of_half_made_windows(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis
+) -> None:
+    send(pipeline, mixed(wall()))
+    pipeline.archive()
+    pipeline.aggregate()
+    frames = client.xlen(KEYS.frames)
+    assert frames > 0
+    anew()
+    assert client.xlen(KEYS.frames) == frames
+
+
+def test_of_events_of_one_time_the_last_archived_is_the_newest(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis
+) -> None:
+    now = wall() // 60 * 60
+    for value in range(12):  # so that there is an epoch of two digits
+        send(pipeline, [event(value, now)])
+        pipeline.archive()
+    anew()
+    ((_, _, series),) = windows(client, 60)
+    assert [window.last for window in series.values()] == [11.0]
+
+
 def test_a_loss_that_was_noted_meanwhile_is_not_forgotten(
     pipeline: Pipeline, anew: Anew, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +378,28 @@ def test_a_loss_that_was_noted_meanwhile_is_not_forgotten(
     monkeypatch.setattr(rebuilding, "_kept", meanwhile)
     assert not anew().complete
     assert client.get(KEYS.floor(0)) == b"1763985600"
+
+
+@pytest.mark.parametrize("how", ["changed", "cut", "gone"])
+def test_windows_are_left_as_they_are_where_files_are_damaged(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis, how: str
+) -> None:
+    """They may be all that is left of it."""
+    send(pipeline, mixed(wall()))
+    pipeline.archive()
+    pipeline.aggregate()
+    before, fence = stored(client), client.get(KEYS.fence(0, AGGREGATE))
+    path = list(pipeline.layout.segments())[-1]
+    data = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-1] if how == "cut" else data.replace(b'"value":0.2', b'"value":0.3'))
+    with pytest.raises(StoreError, match=f"{path.name} is damaged or gone"):
+        anew()
+    assert (stored(client), client.get(KEYS.fence(0, AGGREGATE))) == (before, fence)
+    path.write_bytes(data)
+    assert anew().complete
 
 
 @pytest.mark.parametrize("emptied", [True, False], ids=["emptied", "older ids"])

@@ -92,6 +92,17 @@ def test_processes_share_the_shards_fairly(
     wait_until(lambda: sorted(Counter(owners(client, "aggregate", 4)).values()) == [2, 2])
 
 
+def test_what_is_left_of_a_clock_that_was_set_back_keeps_no_shard_from_its_owner(
+    client: redis.Redis, settings: Settings, start: Start, wait_until: WaitUntil
+) -> None:
+    ahead = 1000 * int(client.time()[0]) + 3_600_000
+    client.zadd(KEYS.members("aggregate"), {"gone": ahead})
+    for shard in range(2):
+        client.set(KEYS.lease(shard, "aggregate"), "gone", px=3_600_000)
+    start("aggregate", with_shards(settings, 2))
+    wait_until(lambda: not {None, b"gone"} & set(owners(client, "aggregate", 2)))
+
+
 def test_shards_that_were_ever_used_are_read_even_when_fewer_are_configured(
     client: redis.Redis, settings: Settings
 ) -> None:

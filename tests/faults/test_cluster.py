@@ -19,13 +19,14 @@ from tests.support.writers import (
     all_append,
     all_are_confirmed,
     assert_all_kept_once,
+    assert_books_balance,
     both_commit,
     consuming,
     drained,
     writing,
 )
 from vibezen.metrics import MetricsCollector, config
-from vibezen.metrics.config import Settings, Streams
+from vibezen.metrics.config import Durability, Settings, Streams
 from vibezen.metrics.connection import connect, primaries
 from vibezen.metrics.consumers.supervisor import run
 from vibezen.metrics.keys import GROUPS, Keys
@@ -45,6 +46,15 @@ def collectors(settings: Settings) -> list[MetricsCollector]:
         collector = MetricsCollector(settings=settings)
         found.setdefault(shard_of(str(collector.producer), settings.streams.shards), collector)
     return list(found.values())
+
+
+def record(collectors: list[MetricsCollector], before: int) -> int:
+    """Fifty events in each; their values go on below -`before`, and how far is answered."""
+    for collector in collectors:
+        for _ in range(50):
+            before += 1
+            collector.record_nowait("response_time", -before)
+    return before
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,20 +103,29 @@ def test_a_primary_killed_under_load_costs_nothing_that_a_replica_had(
     kind: str, start_cluster: StartCluster, start_role: StartRole, wait_until: WaitUntil, tmp_path: Path
 ) -> None:
     cluster, store = start_cluster(kind), tmp_path / "store"
+    settings = config.load(redis_url=cluster.url, storage_dir=store, environ={})
+    settings = replace(settings, streams=Streams(shards=SHARDS), durability=Durability.REPLICA)
+    ours = collectors(settings)
     roles = consuming(start_role, cluster.url, store, SHARDS)
     with connect(cluster.url) as client, writing(cluster.url, SHARDS) as writers:
         both_commit(client, SHARDS)
+        recorded = record(ours, 0)
         primary = cluster.primary_of(KEYS.events(0))
         primary.kill()
+        recorded = record(ours, recorded)
         all_append(writers)
         both_commit(client, SHARDS)
+        recorded = record(ours, recorded)
         primary.start()  # as a replica of the one that took its place: only then can anything be confirmed
         wait_until(cluster.is_whole)
         all_are_confirmed(writers)
+        assert [collector.close_sync(DEADLINE) for collector in ours] == [0] * SHARDS
         for writer in writers:
             writer.end()
         wait_until(lambda: drained(client, SHARDS), DRAIN)
         assert_all_kept_once(client, store, writers, SHARDS)
+        assert {float(-value) for value in range(1, recorded + 1)} <= set(values_on_disk(store))
+        assert_books_balance(start_role, cluster.url, store)
     for role in roles:
         assert role.running()
         assert role.stop() == 0
@@ -132,6 +151,7 @@ def test_a_primary_that_sentinel_replaces_costs_nothing_that_its_replica_had(
             writer.end()
         wait_until(lambda: drained(client), DRAIN)
         assert_all_kept_once(client, store, writers)
+        assert_books_balance(start_role, watched.url, store)
     for role in roles:
         assert role.running()
         assert role.stop() == 0

@@ -82,7 +82,7 @@ def test_restart_after_a_fault_at_any_system_call_is_exact(
 ) -> None:
     """The same with the kernel's word: a process of its own per fault, and a call that never returns."""
     feed, store, expected = Feed(client), tmp_path / "store", Counter[float]()
-    for when in range(1, 31):
+    for when in range(1, 13):
         values = [3.0 * when, 3.0 * when + 1]
         feed.append([event(value, 1_763_985_600.0 + 3600 * value) for value in values])
         expected.update(values)

@@ -3,7 +3,8 @@
 import threading
 
 from vibezen.metrics.event import Event
-from vibezen.metrics.producers.books import Stats, Tally
+from vibezen.metrics.producer_stats import Stats
+from vibezen.metrics.producers.books import Tally
 from vibezen.metrics.producers.buffer import Buffer
 
 
@@ -93,3 +94,43 @@ def test_a_child_begins_with_empty_books_and_the_same_deque() -> None:
     buffer.start_anew()
     assert buffer.events is events
     assert buffer.stats() == Stats(bound=buffer.bound)
+
+
+def test_spooled_events_are_neither_in_flight_nor_lost_until_something_becomes_of_them() -> None:
+    buffer = filled(10)
+    books = buffer.books
+    position = buffer.position()
+    buffer.take(4)
+    books.kept(first=1)
+    buffer.take(3)
+    books.kept(first=5)
+    assert balance(buffer.stats())
+    assert (buffer.stats().spooled, buffer.stats().in_flight, buffer.open_before(position)) == (7, 0, 10)
+    books.landed(first=1)
+    books.lost("spool_full", first=5)
+    assert buffer.stats() == Stats(recorded=10, appended=4, buffered=3, dropped={"spool_full": 3}, bound=1000)
+    assert buffer.open_before(position) == 3
+    books.landed(first=1)
+    assert buffer.stats().appended == 4, "once"
+
+
+def test_where_the_disk_is_safe_spooled_events_are_settled() -> None:
+    buffer = Buffer(1000, spooled_is_safe=True)
+    for number in range(10):
+        buffer.events.append(Event("m", number))
+    position = buffer.position()
+    buffer.take(6)
+    assert buffer.open_before(position) == 10
+    buffer.books.kept(first=1)
+    assert buffer.open_before(position) == 4
+
+
+def test_events_that_never_were_in_the_buffer_do_not_move_the_positions_of_others() -> None:
+    buffer = filled(10)
+    position = buffer.position()
+    buffer.books.refuse_unbuffered("value")
+    buffer.take(4)
+    buffer.books.add_to_flight(2)
+    buffer.books.landed()
+    assert buffer.open_before(position) == 6
+    assert balance(buffer.stats())

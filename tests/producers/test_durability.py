@@ -1,16 +1,23 @@
 """What an acknowledgement means by `durability`, with a primary and a replica, and at the gateway."""
 
-from collections.abc import Iterator
+import os
+import signal
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.producers.conftest import Arrived, MakeCollector
 from tests.support.gateways import StartGateway, lines
+from tests.support.proxy import StartProxy
 from tests.support.servers import Server, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
 from vibezen.metrics.config import Durability
+from vibezen.metrics.connection import connect
+from vibezen.metrics.errors import NotReplicated
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.producers.append import Batch, append
 
 
 class Pair:
@@ -35,7 +42,7 @@ class Pair:
 
 
 @pytest.fixture
-def pair(start_server: StartServer, wait_until: WaitUntil) -> Iterator[Pair]:
+def pair(start_server: StartServer, wait_until: WaitUntil) -> Pair:
     return Pair(start_server, wait_until)
 
 
@@ -65,6 +72,24 @@ def test_by_durability_replica_events_are_safe_only_where_the_replica_has_them(
     assert collector.flush_sync(20) == 0
     assert there(pair.primary) == there(pair.replica) == list(range(200))
     assert collector.stats().spooled == 0
+
+
+def test_a_connection_made_anew_confirms_nothing_of_the_one_before(pair: Pair, start_proxy: StartProxy) -> None:
+    """It has written nothing itself, and nothing is what any replica has."""
+    proxy = start_proxy(pair.primary.url)
+    batch = Batch(1, b'{"metric":"m","value":1}\n')
+    with connect(proxy.url) as client:
+        assert append(client, Keys(), 0, "p", 1, [batch], replicas=1).last == 1
+        os.kill(pair.replica.pid, signal.SIGSTOP)
+        try:
+            proxy.end_after(b"EVALSHA")
+            with pytest.raises((redis.ConnectionError, NotReplicated)):
+                append(client, Keys(), 0, "p", 2, [batch], replicas=1)
+            with pytest.raises(NotReplicated):
+                append(client, Keys(), 0, "p", 2, [batch], replicas=1)
+        finally:
+            os.kill(pair.replica.pid, signal.SIGCONT)
+        assert append(client, Keys(), 0, "p", 2, [batch], replicas=1).duplicate
 
 
 def test_a_primary_that_dies_unreplicated_costs_nothing_that_was_acknowledged_nor_spooled(

@@ -6,6 +6,8 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,14 +19,15 @@ import redis
 from tests.producers.conftest import Arrived, MakeCollector
 from tests.support.proxy import StartProxy
 from tests.support.waiting import WaitUntil
-from vibezen.metrics import MetricsCollector
-from vibezen.metrics.config import Durability, Redis
+from vibezen.metrics import MetricsCollector, MetricType
+from vibezen.metrics.config import Collection, Durability, Redis
 from vibezen.metrics.config import Spool as SpoolSettings
+from vibezen.metrics.keys import Keys
+from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers.append import Batch
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired, decode_call, encode_call
-from vibezen.metrics.producers.books import Stats
 from vibezen.metrics.producers.spool import MAX_AGE, Spool, SpoolFull
-from vibezen.metrics.producers.spool_folder import take
+from vibezen.metrics.producers.spool_folder import SpoolFolder, take
 
 AWAY: Final = "redis://127.0.0.1:1/0"
 MIB: Final = 1_048_576
@@ -254,6 +257,19 @@ def test_a_damaged_file_is_set_aside_counted_and_told_and_the_others_arrive(
     assert "cannot be sent: not a whole call" in caplog.text
 
 
+def test_where_no_thread_can_be_started_the_end_leaves_everything_on_disk(
+    make_collector: MakeCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    collector = make_collector(AWAY)
+    record(collector, range(10))
+    assert collector.close_sync(0.2) == 10
+    assert collector.stats() == Stats(recorded=10, spooled=10, bound=100_000, closed=True)
+
+
 def test_by_durability_spool_events_are_safe_once_on_disk(make_collector: MakeCollector, tmp_path: Path) -> None:
     collector = make_collector(AWAY, durability=Durability.SPOOL)
     record(collector, range(300))
@@ -306,7 +322,7 @@ def stored_stats(client: redis.Redis, collector: MetricsCollector) -> Stats:
 
 APPLICATION: Final = """
 import sys, time
-from vibezen.metrics import MetricsCollector
+from vibezen.metrics import MetricsCollector, MetricType
 collector = MetricsCollector(redis_url=sys.argv[1])
 for value in range(int(sys.argv[2]), int(sys.argv[3])):
     collector.record_nowait("m", value)
@@ -335,7 +351,7 @@ def test_what_a_killed_process_had_spooled_is_sent_once_under_its_own_numbers(
     assert sum(entry.n for entry in entries) == 700
 
 
-def test_a_living_process_keeps_its_spool_and_a_forked_child_does_not_touch_it(
+def test_a_living_process_keeps_its_spool_and_a_forked_child_is_a_producer_without_one(
     make_collector: MakeCollector,
     start_proxy: StartProxy,
     redis_url: str,
@@ -347,41 +363,187 @@ def test_a_living_process_keeps_its_spool_and_a_forked_child_does_not_touch_it(
     proxy.go_down()
     collector = make_collector(proxy.url, flush_interval_seconds=0.05)
     record(collector, range(100))
-    wait_until(lambda: collector.stats().spooled == 100)
+    wait_until(partial(spooled, collector, 100))
     path = tmp_path / "metrics_data" / "spool" / str(collector.producer)
     child = os.fork()
     if child == 0:
         fine = collector.stats() == Stats(bound=100_000) and take(path) is None
-        signal.pause()
         os._exit(0 if fine else 1)
-    try:
-        assert take(path) is None
-        proxy.come_back()
-        assert collector.flush_sync(20) == 0
-        assert collector.close_sync() == 0
-        assert not path.exists()
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert take(path) is None
+    proxy.come_back()
+    assert collector.flush_sync(20) == 0
     assert arrived.values() == list(range(100))
 
 
-def test_another_prefix_or_another_store_is_left_alone(
+FORKING: Final = """
+import os, sys, time
+from vibezen.metrics import MetricsCollector
+collector = MetricsCollector(redis_url=sys.argv[1])
+collector.record_nowait("m", 1)
+collector.flush_nowait()
+while not collector.stats().spooled:
+    time.sleep(0.01)
+is_there, child_is_there = os.pipe()
+if child := os.fork():
+    os.read(is_there, 1)
+    print(collector.producer, child, flush=True)
+else:
+    os.write(child_is_there, b"!")
+time.sleep(60)
+"""
+
+
+def test_a_forked_child_does_not_hold_the_spool_of_its_dead_parent(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", FORKING, AWAY], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        producer, child = process.stdout.readline().split()
+        process.kill()
+        process.wait()
+        try:
+            folder = take(tmp_path / "metrics_data" / "spool" / producer)
+            assert folder is not None
+            folder.release()
+        finally:
+            os.kill(int(child), signal.SIGKILL)
+
+
+def left_behind(make_collector: MakeCollector, events: int, **settings: Any) -> MetricsCollector:
+    collector = make_collector(AWAY, **settings)
+    record(collector, range(events))
+    assert collector.close_sync(0.2) == events
+    return collector
+
+
+def test_what_is_for_another_prefix_is_left_alone(
+    make_collector: MakeCollector,
+    redis_url: str,
+    arrived: Arrived,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = left_behind(make_collector, 10, redis=Redis(prefix="theirs"))
+    second = make_collector(redis_url)
+    second.record_nowait("other", 1)
+    wait_until(lambda: "are not sent from here" in caplog.text)
+    assert second.close_sync() == 0
+    assert [path.name for path in (tmp_path / "metrics_data" / "spool").iterdir()] == [first.producer]
+    assert arrived.values("m") == []
+
+
+def test_what_is_for_another_store_is_left_alone(
+    make_collector: MakeCollector,
+    start_proxy: StartProxy,
+    redis_url: str,
+    client: redis.Redis,
+    arrived: Arrived,
+    wait_until: WaitUntil,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    proxy = start_proxy(redis_url)
+    client.set(Keys().store, "one")
+    first = make_collector(proxy.url)
+    first.record_nowait("m", 1)
+    assert first.flush_sync() == 0
+    proxy.go_down()
+    first.record_nowait("m", 2)
+    assert first.close_sync(0.2) == 1
+    client.set(Keys().store, "another")
+    second = make_collector(redis_url)
+    second.record_nowait("other", 1)
+    wait_until(lambda: "it is for another store" in caplog.text)
+    assert second.close_sync() == 0
+    assert arrived.values("m") == [1]
+
+
+def test_what_was_left_too_long_ago_is_set_aside_and_counted_as_its_producers_loss(
     make_collector: MakeCollector,
     redis_url: str,
     client: redis.Redis,
     arrived: Arrived,
     tmp_path: Path,
     wait_until: WaitUntil,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    spool = tmp_path / "metrics_data" / "spool"
-    first = make_collector(AWAY, redis=Redis(prefix="theirs"))
-    record(first, range(10))
-    assert first.close_sync(0.2) == 10
+    first = left_behind(make_collector, 250)
+    files = spooled_files(tmp_path / "metrics_data")
+    for file in files:
+        old = msgspec.structs.replace(decode_call(file.read_bytes()), made=time.time() - MAX_AGE - 60)
+        file.write_bytes(encode_call(old))
     second = make_collector(redis_url)
     second.record_nowait("other", 1)
-    wait_until(lambda: "are not sent from here" in caplog.text)
-    assert second.close_sync() == 0
-    assert [path.name for path in spool.iterdir()] == [first.producer]
+    wait_until(lambda: not list((tmp_path / "metrics_data" / "spool").iterdir()))
     assert arrived.values("m") == []
+    aside = {path.name for path in (tmp_path / "metrics_data" / "quarantine").iterdir()}
+    assert aside == {f"{first.producer}-{file.name}" for file in files if "-0." not in file.name}
+    assert stored_stats(client, first) == Stats(
+        recorded=250, dropped={"spool_expired": 250}, bound=100_000, closed=True
+    )
+
+
+def test_a_producer_whose_files_cannot_be_removed_does_not_say_that_it_is_closed(
+    make_collector: MakeCollector,
+    start_proxy: StartProxy,
+    redis_url: str,
+    client: redis.Redis,
+    arrived: Arrived,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Servers soon forget those that closed, and what was sent would be found and sent again."""
+    monkeypatch.setattr(SpoolFolder, "discard", lambda self, file: None)
+    monkeypatch.setattr(SpoolFolder, "remove", SpoolFolder.release)
+    collector = make_collector(redis_url, durability=Durability.SPOOL)
+    record(collector, range(10))
+    assert collector.close_sync() == 0
+    assert stored_stats(client, collector) == Stats(recorded=10, appended=10, bound=100_000, closed=False)
+    second = make_collector(redis_url)
+    second.record_nowait("other", 1)
+    wait_until(lambda: not stored_stats(client, collector).closed and second.stats().appended == 1)
+    assert second.close_sync() == 0
+    assert arrived.values("m") == list(range(10)), "found, sent again, and known"
+
+
+# --- counters
+
+
+def test_the_last_call_of_a_producer_brings_counters_that_balance(
+    collector: MetricsCollector, client: redis.Redis
+) -> None:
+    record(collector, range(10))
+    assert collector.close_sync() == 0
+    assert stored_stats(client, collector) == Stats(recorded=10, appended=10, bound=100_000, closed=True)
+
+
+def test_an_idle_producer_brings_its_counters_too(
+    make_collector: MakeCollector,
+    redis_url: str,
+    client: redis.Redis,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vibezen.metrics.producers.sender.STATS_SECONDS", 0.1)
+    collector = make_collector(redis_url)
+    record(collector, range(10))
+    assert collector.flush_sync() == 0
+    wait_until(lambda: stored_stats(client, collector) == Stats(recorded=10, appended=10, bound=100_000))
+
+
+def test_whoever_switched_the_system_family_off_gets_no_events_about_drops(
+    make_collector: MakeCollector, start_proxy: StartProxy, redis_url: str, arrived: Arrived
+) -> None:
+    proxy = start_proxy(redis_url)
+    proxy.go_down()
+    collector = make_collector(
+        proxy.url,
+        buffer_max_events=1000,
+        durability=Durability.MEMORY,
+        collection=Collection(system_metrics=False),
+    )
+    for value in range(5000):
+        collector.record_nowait(MetricType.COST, value)
+    proxy.come_back()
+    assert collector.close_sync(20) == 0
+    assert collector.stats().dropped["overflow"] > 0
+    assert arrived.drops() == {}

@@ -78,3 +78,11 @@ def lag(client: redis.Redis, group: str, shard: int = 0) -> int | None:
         if told["name"] == group.encode():
             return None if told["lag"] is None else int(told["lag"])
     return None
+
+
+def values_in_stream(url: str, metric: str | None = None, shard: int = 0) -> list[float]:
+    """The value of every event in the stream, in order; `metric`: of this one alone."""
+    with redis.Redis.from_url(url, legacy_responses=False, protocol=2) as client:
+        entries: Any = client.xrange(Keys().events(shard))
+    events = [json.loads(line) for _, fields in entries for line in fields[b"events"].splitlines()]
+    return [event["value"] for event in events if metric is None or event["metric"] == metric]

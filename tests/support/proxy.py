@@ -24,6 +24,7 @@ class Proxy:
         self.cuts = 0
         self._lock = threading.Lock()
         self._match, self._times = b"", 0
+        self._last_words = b""
         self._share, self._random = 0.0, random.Random(0)
         self._down = False
         self._open: set[socket.socket] = set()
@@ -34,6 +35,11 @@ class Proxy:
         """Lose the replies to the next `times` requests that contain `match`."""
         with self._lock:
             self._match, self._times = match, times
+
+    def end_after(self, match: bytes) -> None:
+        """Deliver the reply to the next request that contains `match`, and end its connection."""
+        with self._lock:
+            self._last_words = match
 
     def cut_share(self, share: float, seed: int = 0) -> None:
         """Lose this share of all replies from now on."""
@@ -112,8 +118,17 @@ class Proxy:
             while data := upstream.recv(65536):
                 if self._loses(bytes(last)):
                     return
+                ends = self._ends(bytes(last))
                 last.clear()
                 client.sendall(data)
+                if ends:
+                    return
+
+    def _ends(self, request: bytes) -> bool:
+        with self._lock:
+            ends = bool(self._last_words) and self._last_words in request
+            self._last_words = b"" if ends else self._last_words
+            return ends
 
     def _loses(self, request: bytes) -> bool:
         with self._lock:

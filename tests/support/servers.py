@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -63,6 +64,7 @@ class Server:
 
     bus_port = 0
     """Of a member of a cluster: where the others reach it."""
+    environ: Mapping[str, str] = {}
 
     def __init__(self, kind: str, folder: Path, options: tuple[str, ...] = (), *, sentinel: bool = False) -> None:
         self.kind = kind
@@ -94,7 +96,8 @@ class Server:
             other = ("--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0")
             command = [f"{self.kind}-server", *place, *kept, *other, *self._options]
         with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, executable=self._program, stdout=log, stderr=log)
+            environ = {**os.environ, **self.environ}
+            self._process = subprocess.Popen(command, executable=self._program, stdout=log, stderr=log, env=environ)
         wait_until(self._answers)
 
     def _answers(self) -> bool:

@@ -84,8 +84,8 @@ def _judge_books(client: redis.Redis, outcome: Outcome) -> None:
             if side.trimmed or side.dead or side.repeated:
                 outcome.wrong.append(f"shard {shard}, {group}: trimmed unread, dead or repeated: {side}")
         for producer in books.ask_producers(client, KEYS, shard):
-            if producer.counts and (producer.counts.dropped or producer.counts.refused):
-                outcome.wrong.append(f"shard {shard}, {producer.name}: {producer.counts}")
+            if producer.stats and (producer.stats.dropped or producer.stats.refused):
+                outcome.wrong.append(f"shard {shard}, {producer.name}: {producer.stats}")
     if archived != outcome.comparison.on_disk:
         outcome.wrong.append(f"books: {archived} archived, on disk are {outcome.comparison.on_disk}")
 

@@ -13,13 +13,15 @@ import redis
 from tests.support.feeding import event, total, values_on_disk
 from tests.support.processes import RoleProcess, StartRole
 from tests.support.waiting import wait_until
+from vibezen.metrics import scripts
 from vibezen.metrics.connection import connect
 from vibezen.metrics.event import encode_lines
 from vibezen.metrics.keys import GROUPS, Keys
-from vibezen.metrics.producers.append import Batch, append
+from vibezen.metrics.producers.append import PACKAGE, Batch, append_args, script_keys
 
 KEYS = Keys()
 BATCH: Final = 10
+WAIT_MS: Final = 200
 BACK: Final = 30.0
 """Seconds in which producers and consumers must be back; the goal is 10."""
 DRAIN: Final = 60.0
@@ -55,9 +57,10 @@ class Writer(threading.Thread):
     def _write(self, client: redis.Redis) -> None:
         values = [self._shard * 1e6 + self._seq + n for n in range(BATCH)]
         batch = Batch(BATCH, encode_lines([event(value, time.time()) for value in values]))
-        append(client, KEYS, self._shard, f"writer-{self._shard}", self._seq, [batch])
-        told: Any = client.wait(1, 200)
-        if told >= 1:
+        script, names = scripts.load(PACKAGE, "append"), script_keys(KEYS, self._shard)
+        args = append_args(f"writer-{self._shard}", self._seq, [batch], b"{}")
+        _, have = scripts.run_replicated(client, script, names, args, 1, WAIT_MS)
+        if have:
             self.confirmed += values
             self.unconfirmed = 0
         else:
@@ -133,3 +136,8 @@ def assert_all_kept_once(client: redis.Redis, store: Path, writers: list[Writer]
     for width in (10, 60):
         window = total(client, width, shards)
         assert (window.count, window.sum) == (len(on_disk), sum(on_disk))
+
+
+def assert_books_balance(start_role: StartRole, url: str, store: Path) -> None:
+    verify = start_role("verify", "--redis-url", url, "--storage-dir", str(store))
+    assert verify.wait() == 0, verify.said

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vibezen.metrics.catalogue import Kind
-from vibezen.metrics.config import Settings, load, public_view
+from vibezen.metrics.config import Durability, Settings, load, public_view
 from vibezen.metrics.errors import ConfigError
 
 MISSION = """
@@ -112,6 +112,15 @@ def test_relative_folder_counts_from_the_file_that_names_it(write: Write, tmp_pa
     assert load(path, environ={}, storage_dir="./data").storage_dir == tmp_path / "data"
 
 
+def test_spool_lies_in_the_storage_folder_unless_it_is_named(write: Write, tmp_path: Path) -> None:
+    path = write("{spool: {dir: ./kept}}")
+    here = {"VIBEZEN_METRICS__SPOOL__DIR": "./kept"}
+    elsewhere = {"VIBEZEN_METRICS__STORAGE_DIR": "data"}
+    assert load(path, environ={}).spool_dir == load(path, environ=elsewhere).spool_dir == path.parent / "kept"
+    assert load(path, environ=here).spool_dir == tmp_path / "kept"
+    assert load(write("{buffer_size: 7}"), environ={}).spool_dir == path.parent / "metrics_data" / "spool"
+
+
 @pytest.mark.parametrize(
     ("variable", "text", "value"),
     [
@@ -122,6 +131,9 @@ def test_relative_folder_counts_from_the_file_that_names_it(write: Write, tmp_pa
         ("SAMPLING__TOKENS", "0.1", lambda s: s.sampling == {"tokens": 0.1}),
         ("METRICS", "{queue: {kind: gauge}}", lambda s: s.metrics["queue"].kind is Kind.GAUGE),
         ("REDIS__URL", "", lambda s: s.redis.url is None),
+        ("DURABILITY", "replica", lambda s: s.durability is Durability.REPLICA and s.replicas_asked == 1),
+        ("REPLICAS", "2", lambda s: s.replicas == 2 and s.replicas_asked == 0),
+        ("SPOOL__MAX_BYTES", "2000000", lambda s: s.spool.max_bytes == 2_000_000),
     ],
 )
 def test_environment_overrides_by_path(variable: str, text: str, value: Callable[[Settings], bool]) -> None:

@@ -46,8 +46,8 @@ class ClusterClient(redis.Redis):
         )  # for what redis-py reads from a pool; never connected
 
     def primaries(self) -> list[redis.Redis]:
-        """A client of every server that serves any slot."""
-        self._look()
+        """A client of every server that serves any slot, asked for anew: what they fail at, we do not hear of."""
+        self._look(anew=True)
         return [self._server(node) for node in self._routes.primaries()]
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -156,10 +156,10 @@ class ClusterClient(redis.Redis):
             self._last = self._routes.find(HOME if slot is None else slot)
         return self._last
 
-    def _look(self) -> None:
-        """Ask for the map, where it is not known; raises the last error when nobody answers."""
+    def _look(self, *, anew: bool = False) -> None:
+        """Ask for the map, where it is not known or asked for anew; raises the last error when nobody answers."""
         error: Exception | None = None
-        for node in () if self._routes.are_known else self._routes.sources():
+        for node in self._routes.sources() if anew or not self._routes.are_known else ():
             try:
                 told = _execute(self._server(node), ("CLUSTER SLOTS",), {})
             except (ConnectionError, TimeoutError) as failed:

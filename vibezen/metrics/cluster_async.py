@@ -34,8 +34,8 @@ class AsyncClusterClient(redis.asyncio.Redis):
         )  # for what redis-py reads from a pool; never connected
 
     async def primaries(self) -> list[redis.asyncio.Redis]:
-        """A client of every server that serves any slot."""
-        await self._look()
+        """A client of every server that serves any slot, asked for anew: what they fail at, we do not hear of."""
+        await self._look(anew=True)
         return [self._server(node) for node in self._routes.primaries()]
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -118,11 +118,11 @@ class AsyncClusterClient(redis.asyncio.Redis):
         await self._look()
         return self._routes.find(slot)
 
-    async def _look(self) -> None:
-        """Ask for the map, where it is not known; raises the last error when nobody answers."""
+    async def _look(self, *, anew: bool = False) -> None:
+        """Ask for the map, where it is not known or asked for anew; raises the last error when nobody answers."""
         async with self._looking:
             error: Exception | None = None
-            for node in () if self._routes.are_known else self._routes.sources():
+            for node in self._routes.sources() if anew or not self._routes.are_known else ():
                 try:
                     told = await _execute(self._server(node), ("CLUSTER SLOTS",), {})
                 except (ConnectionError, TimeoutError) as failed:

@@ -56,6 +56,8 @@ class Counters(msgspec.Struct, frozen=True):
     duplicates: int = 0
     lost: int = 0
     """Event numbers that producers used up but no entry brought."""
+    missing: int = 0
+    """Events that were committed and are gone: something else cut or removed their file."""
 
 
 class Record(msgspec.Struct, omit_defaults=True):

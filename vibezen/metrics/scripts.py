@@ -25,6 +25,36 @@ def load(package: str, name: str) -> Script:
     return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
+def run_replicated(
+    client: "Redis",
+    script: Script,
+    keys: Sequence[str],
+    args: Sequence[str | bytes | int | float],
+    replicas: int,
+    wait_ms: int,
+) -> tuple[Any, int]:
+    """Run it once, then wait for as many replicas; its reply, and how many have what it wrote.
+
+    On one connection, since WAIT speaks of what its own has written: were the two calls apart, a connection lost and
+    made anew in between would have written nothing, which every replica has.
+    """
+
+    def send(how: str, what: str | bytes) -> tuple[Any, Any]:
+        pipe: Any = client.pipeline(transaction=False)
+        pipe.execute_command(how, what, len(keys), *keys, *args)
+        pipe.wait(replicas, wait_ms)
+        reply, have = pipe.execute(raise_on_error=False)
+        return reply, have
+
+    reply, have = send("EVALSHA", script.digest)
+    if isinstance(reply, NoScriptError):
+        reply, have = send("EVAL", script.source)
+    for answer in (reply, have):
+        if isinstance(answer, Exception):
+            raise answer
+    return reply, have
+
+
 def run(client: "Redis", script: Script, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
     """Run it once. Never re-sent after a lost reply: whether that is safe, only the caller knows."""
     execute: Any = client.execute_command  # redis-py leaves it untyped

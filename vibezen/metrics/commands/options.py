@@ -16,7 +16,7 @@ Config = Annotated[
     typer.Option(metavar="FILE", help="Configuration; without it the nearest vibezen.yaml upwards from here."),
 ]
 RedisUrl = Annotated[
-    str | None, typer.Option(metavar="URL", help="Redis or Valkey: redis://, rediss:// or unix://. Wins over the file.")
+    str | None, typer.Option(metavar="URL", help="Redis or Valkey, see docs/configuration.md. Wins over the file.")
 ]
 StorageDir = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Storage folder. Wins over the file.")]
 Host = Annotated[str | None, typer.Option(metavar="NAME", help="Address to serve on. Wins over the file.")]

@@ -70,6 +70,8 @@ def _rebuild(settings: "Settings", progress: "Progress") -> "list[Finding]":
         try:
             check_same_store(layout, client.get(keys.store))
             for shard in shards_of(client, keys, settings, layout):
+                if not layout.logs(shard) and not client.exists(keys.events(shard)):
+                    continue  # nothing ever came to it
                 made = rebuild(client, keys, layout, settings, shard, progress)
                 seen = f"shard {shard}: made anew of {made.events} events, up to entry {made.position}"
                 if made.complete:

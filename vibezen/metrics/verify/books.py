@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 from redis import Redis
@@ -10,41 +10,13 @@ from redis import Redis
 from vibezen.metrics.balance import NEWEST, Books, Side, books_of
 from vibezen.metrics.doctor.finding import Finding, fail, ok, unknown, warn
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.producer_stats import Producer, read_producer
 
 LOOKS: Final = 10
 PAUSE: Final = 0.2
 """Seconds between looks for a moment at which both groups stand at the same entry."""
-SILENT: Final = 120.0
-"""Seconds after which a producer that did not say goodbye is taken to have ended; a living one is heard more often."""
 TOLD: Final = 5
 OURS: Final = "report it: this is a fault of ours"
-
-
-class Counts(msgspec.Struct):
-    """What a producer tells of itself; see its `stats()`."""
-
-    recorded: int = 0
-    appended: int = 0
-    buffered: int = 0
-    in_flight: int = 0
-    spooled: int = 0
-    refused: dict[str, int] = {}
-    dropped: dict[str, int] = {}
-    bound: int = 0
-    closed: bool = False
-
-    @property
-    def accounted(self) -> int:
-        waiting = self.buffered + self.in_flight + self.spooled
-        return self.appended + waiting + sum(self.refused.values()) + sum(self.dropped.values())
-
-
-class Producer(NamedTuple):
-    """`heard`: Unix seconds of its last sign of life. `counts`: None where it tells none."""
-
-    name: str
-    heard: float
-    counts: Counts | None
 
 
 def ask(client: Redis, keys: Keys, shard: int) -> Books:
@@ -68,18 +40,7 @@ def _ask(client: Redis, keys: Keys, shard: int) -> Books:
 
 def ask_producers(client: Redis, keys: Keys, shard: int) -> list[Producer]:
     stored: Iterable[Any] = client.hscan_iter(keys.producers(shard), count=1000)
-    return [producer_of(name.decode(errors="replace"), value) for name, value in stored]
-
-
-def producer_of(name: str, value: bytes) -> Producer:
-    """From its field `<number> <server milliseconds> <counters as JSON>`."""
-    parts = value.split(b" ", 2)
-    heard = int(parts[1]) / 1000 if len(parts) > 1 and parts[1].isdigit() else 0.0
-    try:
-        counts = msgspec.json.decode(parts[2], type=Counts) if len(parts) > 2 and parts[2] != b"{}" else None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        counts = None
-    return Producer(name, heard, counts)
+    return [read_producer(name, value) for name, value in stored]
 
 
 def judge(shard: int, books: Books) -> list[Finding]:
@@ -118,27 +79,27 @@ def _sum(**parts: int) -> str:
 
 def judge_producers(shard: int, producers: Iterable[Producer], now: float) -> list[Finding]:
     """`now`: the server's clock, Unix seconds."""
-    telling = [(one, one.counts) for one in producers if one.counts is not None]
+    telling = [(one, one.stats) for one in producers if one.stats is not None]
     found = [
         fail(
             "producers",
-            f"shard {shard}, {one.name}: {counts.recorded} recorded, {counts.accounted} accounted for",
+            f"shard {shard}, {one.name}: {stats.recorded} recorded, {stats.recorded - stats.difference} accounted for",
             OURS,
         )
-        for one, counts in telling
-        if counts.recorded != counts.accounted
+        for one, stats in telling
+        if stats.difference
     ]
-    silent = [(one, counts) for one, counts in telling if not counts.closed and one.heard < now - SILENT]
+    silent = [(one, stats) for one, stats in telling if one.ended_silently(now)]
     if silent:
-        most = max(counts.bound for _, counts in silent)
+        most = max(stats.bound for _, stats in silent)
         names = ", ".join(one.name for one, _ in silent[:TOLD]) + (" …" if len(silent) > TOLD else "")
         bound = f", {most} events each" if most else ""
         seen = f"shard {shard}: {len(silent)} ended without closing; what they lost is unknown, at most their buffers"
         found.append(unknown("producers", f"{seen}{bound}: {names}"))
-    dropped = sum(sum(counts.dropped.values()) for _, counts in telling)
-    refused = sum(sum(counts.refused.values()) for _, counts in telling)
+    dropped = sum(sum(stats.dropped.values()) for _, stats in telling)
+    refused = sum(sum(stats.refused.values()) for _, stats in telling)
     if not any(finding.status == "fail" for finding in found):
-        recorded = sum(counts.recorded for _, counts in telling)
+        recorded = sum(stats.recorded for _, stats in telling)
         seen = f"shard {shard}: {recorded} recorded by the {len(telling)} that tell, all accounted for"
         found.append(ok("producers", f"{seen}; {dropped} dropped and {refused} refused among them"))
     return found

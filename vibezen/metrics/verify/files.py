@@ -38,7 +38,7 @@ def checks(layout: Layout, progress: Progress) -> Iterator[Finding]:
     known = {shard: _settled_logs(layout, shard) for shard in shards}
     wrong = [finding for shard in shards for finding in logs.judge(shard, known[shard])]
     count = sum(map(len, known.values()))
-    yield from wrong or [ok(logs.CHECK, f"{count} of {len(shards)} shards, every record as it was written")]
+    yield from wrong or [ok(logs.CHECK, f"{count} logs of {len(shards)} shards, every record as it was written")]
     yield from _segments(layout, known, progress)
     yield from _strays(layout, files, known)
 

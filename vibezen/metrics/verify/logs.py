@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from vibezen.metrics.commitlog import LogState, fold
+from vibezen.metrics.commitlog import Counters, LogState, fold
 from vibezen.metrics.doctor.finding import Finding, fail, warn
 from vibezen.metrics.layout import Layout
 
@@ -52,8 +52,12 @@ def judge(shard: int, logs: Iterable[LogFacts]) -> list[Finding]:
     for log in known:
         found += _judge_one(log, newest=log is known[-1])
     named = sum(extent.events for log in known for extent in log.state.extents.values())
-    counted = known[-1].state.last.counters.events if known else 0
-    if named != counted:
+    counters = known[-1].state.last.counters if known else Counters()
+    counted = counters.events
+    if counters.missing:
+        seen = f"shard {shard}: {counters.missing} committed events are gone: something cut or removed their file"
+        found.append(fail(CHECK, seen, "only a backup can still have them"))
+    if named + counters.missing != counted:
         seen = f"shard {shard}: its logs name {named} events, the archive counted {counted}"
         found.append(fail(CHECK, seen, "a log is missing, damaged or of another store"))
     return found

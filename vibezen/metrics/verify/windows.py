@@ -193,9 +193,7 @@ class Comparison:
             if not behind:
                 return ""
             if time.monotonic() > end:
-                return (
-                    f"group {behind[0]} stands still at {at.get(behind[0], '0-0')}: start its consumer, and look again"
-                )
+                return f"group {behind[0]} did not get from {at.get(behind[0], '0-0')} to the end of its stream"
             time.sleep(0.1)
 
 
