@@ -34,6 +34,10 @@ for _name in (
     "gateways",
     "soak_plan",
     "soak_ledger",
+    "soak_disk",
+    "soak_members",
+    "soak_faults",
+    "soak_judge",
     "soak",
 ):
     _spec = spec_from_file_location(f"tests.support.{_name}", Path(__file__).parent / "support" / f"{_name}.py")

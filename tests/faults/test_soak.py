@@ -4,6 +4,7 @@
 """
 
 import os
+import random
 import time
 from pathlib import Path
 from typing import Final
@@ -12,29 +13,21 @@ import pytest
 
 from tests.support.proxy import StartProxy
 from tests.support.servers import StartServer
-from tests.support.soak import Outcome, Say, seed_of_today, soak
+from tests.support.soak import Say, soak
 from tests.support.soak_plan import plan
 
 pytestmark = pytest.mark.server
 
-SHORT: Final = (4, 11.0, 0.7)
-"""Seed of the short form, its seconds of faults, and seconds between two of them."""
+Timing = tuple[int, float, float]
+"""A seed, seconds of faults, and seconds between two of them."""
+SHORT: Final = (4816, 11.0, 0.7)
 LONG_GAP: Final = 3.0
 
 
-def run(
-    start_server: StartServer, start_proxy: StartProxy, folder: Path, say: Say, timing: tuple[int, float, float]
-) -> Outcome:
+def run(start_server: StartServer, start_proxy: StartProxy, folder: Path, say: Say, timing: Timing) -> None:
     server = start_server(os.environ.get("SOAK_SERVER") or None)
     with soak(server, start_proxy(server.url), folder, say) as running:
         outcome = running.run(*timing)
-    for line in outcome.wrong:
-        say(f"wrong: {line}")
-    say(f"verdict of seed {timing[0]}: {outcome.verdict}")
-    return outcome
-
-
-def assert_good(outcome: Outcome) -> None:
     assert outcome.wrong == []
     assert outcome.verdict == "lost 0, doubled 0, sum error 0"
     assert outcome.comparison.acknowledged > 0
@@ -43,7 +36,7 @@ def assert_good(outcome: Outcome) -> None:
 def test_short_soak_loses_and_doubles_nothing(
     start_server: StartServer, start_proxy: StartProxy, tmp_path: Path
 ) -> None:
-    assert_good(run(start_server, start_proxy, tmp_path, print, SHORT))
+    run(start_server, start_proxy, tmp_path, print, SHORT)
 
 
 def test_the_same_seed_gives_the_same_plan_with_every_kind_of_fault() -> None:
@@ -72,5 +65,5 @@ def test_soak(
         with capsys.disabled():
             print(f"[{time.monotonic() - begun:6.1f}] {text}", flush=True)
 
-    minutes, seed = float(os.environ.get("SOAK_MINUTES") or 10), int(os.environ.get("SOAK_SEED") or seed_of_today())
-    assert_good(run(start_server, start_proxy, tmp_path, say, (seed, 60 * minutes, LONG_GAP)))
+    minutes, seed = os.environ.get("SOAK_MINUTES") or 10, os.environ.get("SOAK_SEED") or random.randrange(10**6)
+    run(start_server, start_proxy, tmp_path, say, (int(seed), 60 * float(minutes), LONG_GAP))

@@ -31,13 +31,26 @@ def _then(do: str, healed: str, whom: Callable[[random.Random], str], lasts: tup
     def steps(chance: random.Random, at: float) -> Iterator[Step]:
         victim = whom(chance)
         yield Step(at, do, victim)
-        yield Step(at + chance.uniform(*lasts), healed, victim)
+        yield Step(round(at + chance.uniform(*lasts), 1), healed, victim)
 
     return steps
 
 
 def _at_once(do: str, whom: str) -> Fault:
     return lambda chance, at: iter([Step(at, do, whom)])
+
+
+def _during(whom: Callable[[random.Random], str]) -> Fault:
+    """Killed while the server is away, with what it cannot have sent."""
+
+    def steps(chance: random.Random, at: float) -> Iterator[Step]:
+        victim = whom(chance)
+        yield Step(at, "kill", "server")
+        yield Step(round(at + chance.uniform(0.5, 2.0), 1), "kill", victim)
+        yield Step(round(at + chance.uniform(2.0, 3.0), 1), "start", "server")
+        yield Step(round(at + chance.uniform(2.0, 4.0), 1), "start", victim)
+
+    return steps
 
 
 def _any(*names: str) -> Callable[[random.Random], str]:
@@ -57,7 +70,7 @@ def plan(seed: int, seconds: float, gap: float, applications: int) -> list[Step]
         _then("kill", "start", _any("page"), AWAY),
         _then("kill", "start", _any("server"), AWAY),
         _then("kill", "start", someone, AWAY),
-        _then("kill", "start", someone, AWAY),
+        _during(someone),
         _then("end", "start", someone, AWAY),
         _then("freeze", "thaw", someone, HINDERED),
         _then("fill", "clear", _any("disk"), HINDERED),
