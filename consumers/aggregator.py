@@ -12,13 +12,13 @@ from typing import Final
 
 import msgspec
 from redis import Redis
-from redis.exceptions import RedisError
 
 from vibezen.metrics import scripts
 from vibezen.metrics.account import Account
 from vibezen.metrics.batch import EntryId, read_entry, read_header
 from vibezen.metrics.clock import Clock, monotonic, wall
 from vibezen.metrics.config import Aggregation, Width
+from vibezen.metrics.consumers import showing
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
 from vibezen.metrics.consumers.shard import attach
 from vibezen.metrics.consumers.windows import Gathered, WindowCache
@@ -26,7 +26,7 @@ from vibezen.metrics.coverage import shape_of
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.live import FIELD, KEPT_SECONDS, LIVE_AGE, SHOWN_SECONDS, Change, Frame, encode_frame
+from vibezen.metrics.live import LIVE_AGE, Frame
 from vibezen.metrics.series import SeriesKey, SeriesTable, metric_of
 from vibezen.metrics.verdict import judge
 from vibezen.metrics.window import Window, merged, to_blob, window_of
@@ -218,7 +218,9 @@ class Aggregator:
         self._overflow += round(folded.get(self._finest.seconds, 0))
         self._write(changed, totals)
         if show:
-            self._show(changed)
+            width, now = self._finest.seconds, self._now()
+            frame = Frame(self._taken.shard, width, showing.changes(changed, width, now), self._oldest, self._newest)
+            showing.show(self._client, self._keys, frame, now)
         self._cache.evict()
         self._totals.evict()
         self._samples, self._odd, self._count = {}, {}, 0
@@ -291,27 +293,6 @@ class Aggregator:
                     args += (key, to_blob(window))
         require(scripts.run(self._client, scripts.load(PACKAGE, "aggregate_commit"), keys, args), self._taken)
         self._left = self.cursor
-
-    def _show(self, changed: Gathered) -> None:
-        """Tell the live feed. After the commit and outside it: a frame lost here is made good by the next one."""
-        width = self._finest.seconds
-        shown_since = self._now() - SHOWN_SECONDS - width
-        changes = [
-            Change(start, key, window)
-            for (found, start), windows in changed.items()
-            if found == width and start > shown_since
-            for key, window in windows.items()
-        ]
-        if not changes:
-            return
-        frame = encode_frame(Frame(self._taken.shard, width, changes, self._oldest, self._newest))
-        oldest_kept = int((self._now() - KEPT_SECONDS) * 1000)
-        try:
-            self._client.xadd(self._keys.frames, {FIELD: frame}, minid=oldest_kept, approximate=True)
-        except RedisError as error:
-            # On a full server the windows are committed all the same; the page catches up from them.
-            if not str(error).startswith(("OOM", "command not allowed when used memory")):
-                raise
 
     def spent(self) -> bool:
         return False

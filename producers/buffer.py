@@ -19,13 +19,14 @@ class Buffer:
         self.events: deque[Event] = deque()
         self.books = Books(bound=bound, spooled_is_safe=spooled_is_safe)
 
-    def drop_excess(self) -> None:
-        """Bring the buffer back to its bound after an append. Two threads at once may drop one more than needed;
-        every drop is counted."""
+    def drop_excess(self) -> int:
+        """Bring the buffer back to its bound after an append; returns a number that rises with every drop. Two threads
+        at once may drop one more than needed; every drop is counted."""
         if len(self.events) > self.bound:
             with suppress(IndexError):
                 self.events.popleft()
-                self.books.overflow.hit()
+                return self.books.overflow.hit()
+        return 1
 
     def take(self, limit: int) -> list[Event]:
         """Up to `limit` of the oldest events; they are in flight from now on."""

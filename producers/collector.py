@@ -37,6 +37,9 @@ _BEHIND: Final = 4096
 _YIELD_EVERY: Final = 2048
 """Events between two turns given to a sender that is behind: rare enough to leave 999 of 1,000 calls untouched."""
 
+_LOOK_EVERY: Final = 256
+"""Events dropped between two looks at whether the sender hangs."""
+
 
 class MetricsCollector(Instruments):
     """Records events and sends them in the background; one per application is enough.
@@ -175,9 +178,8 @@ class MetricsCollector(Instruments):
             # A thread in a tight loop gives the interpreter up only every 5 ms; the sender, which needs it several
             # times per call, would starve and the buffer overflow. Costs microseconds, and the network is not involved.
             time.sleep(0)
-        if waiting > self._buffer.bound:
+        if waiting > self._buffer.bound and not self._buffer.drop_excess() % _LOOK_EVERY:
             self._sender.is_behind()
-            self._buffer.drop_excess()
 
     def _prepare(self) -> bool:
         """What a call does while not everything runs: start the sender, or let the event go."""

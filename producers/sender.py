@@ -60,6 +60,8 @@ class Sender:
         self.producer, self.shard = self._maker.producer, self._maker.shard
         self._outbox = self._new_outbox()
         self._keeper = Keeper(self._relieve)
+        self.is_behind = self._keeper.start_if_hanging if self._spools else _nothing
+        """To be called when many events wait: the buffer must be relieved should the sender hang. Never blocks."""
         self._adopter = Adopter(self._settings, self.producer) if self._spools else None
         self._stats_sent = b""
         self._stats_due = self._relief_due = 0.0
@@ -94,11 +96,6 @@ class Sender:
         self.wake_at = NEVER
         with suppress(RuntimeError):  # already awake
             self._alarm.release()
-
-    def is_behind(self) -> None:
-        """Many events wait: see that the buffer is relieved should the sender hang. Never blocks."""
-        if self._spools:
-            self._keeper.start_if_hanging()
 
     def ask_flush(self) -> None:
         """Send all that waits, now; a pause between retries ends at once. Never blocks."""
@@ -273,3 +270,7 @@ class Sender:
         self._uplink.close()
         self._keeper.end()
         lifetime.ended(self)
+
+
+def _nothing() -> None:
+    """Without a disk there is no relief."""

@@ -4,21 +4,26 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import msgspec
 import pytest
 import redis
+from redis.exceptions import ConnectionError
 
 from tests.consumers.conftest import NewAggregator, NewArchiver
 from tests.support.feeding import event, total, values_on_disk
 from vibezen.metrics import config
 from vibezen.metrics.account import Account
 from vibezen.metrics.config import Settings
+from vibezen.metrics.consumers.aggregator import Aggregator
+from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.consumers.lease import Taken, release, take
 from vibezen.metrics.consumers.marks import CRASHES, FAILURES, Marks
 from vibezen.metrics.consumers.shard import Reader, Sink, run_shard
-from vibezen.metrics.consumers.supervisor import run
+from vibezen.metrics.consumers.supervisor import ConsumerProcess, run
+from vibezen.metrics.consumers.worker import Worker
 from vibezen.metrics.event import encode_lines
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, GROUPS, Keys
 from vibezen.metrics.producers.append import Batch, append
@@ -160,6 +165,44 @@ def fence_of(client: redis.Redis, group: str) -> Taken:
     fence = client.get(KEYS.fence(0, group))
     assert isinstance(fence, bytes)
     return Taken(0, group, "test", fence.decode())
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_server_that_goes_away_at_every_try_condemns_nothing(
+    client: redis.Redis, settings: Settings, group: str, monkeypatch: pytest.MonkeyPatch, released: bool
+) -> None:
+    """Each owner is cut off while its note stands; where it cannot take that back, the next of the process does."""
+    send(client, 1.0, 2.0)
+    client.hset(KEYS.books(0), f"{group}.began", f"0-0 {FAILURES} -")
+    process = ConsumerProcess(group, settings, Event(), once=True)
+    process.role.prepare(client)
+    sink = Archiver if group == ARCHIVE else Aggregator
+
+    def cut_off(*arguments: Any, **options: Any) -> None:
+        raise ConnectionError("Connection closed by server.")
+
+    for _ in range(CRASHES + 2):
+        worker = Worker(process._job, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(sink, "commit", cut_off)
+            if not released:
+                work = Worker._work
+
+                def work_and_lose(*arguments: Any, patch: pytest.MonkeyPatch = patch, work: Any = work) -> None:
+                    try:
+                        work(*arguments)
+                    finally:
+                        patch.setattr("vibezen.metrics.consumers.worker.release", cut_off)
+
+                patch.setattr(Worker, "_work", work_and_lose)
+            worker.run()
+        assert isinstance(worker.failure, ConnectionError)
+        assert f"{group}.tried" not in books(client) or not released
+        if not released:
+            client.delete(KEYS.lease(0, group))
+    Worker(process._job, 0).run()
+    found = account(client, group)
+    assert (found.accepted, found.condemned) == (4, 0)
 
 
 def test_an_owner_that_ends_in_order_leaves_no_mark(client: redis.Redis, settings: Settings, group: str) -> None:

@@ -1,5 +1,6 @@
 """Several servers: the whole path over a Redis Cluster, and primaries that are killed, in a cluster and by Sentinel."""
 
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -125,6 +126,33 @@ def test_a_primary_killed_under_load_costs_nothing_that_a_replica_had(
         wait_until(lambda: drained(client, SHARDS), DRAIN)
         assert_all_kept_once(client, store, writers, SHARDS)
         assert {float(-value) for value in range(1, recorded + 1)} <= set(values_on_disk(store))
+        assert_books_balance(start_role, cluster.url, store)
+    for role in roles:
+        assert role.running()
+        assert role.stop() == 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+def test_primaries_killed_one_after_the_other_cost_nothing_that_a_replica_had(
+    kind: str, start_cluster: StartCluster, start_role: StartRole, wait_until: WaitUntil, tmp_path: Path
+) -> None:
+    chance = random.Random(4)
+    cluster, store = start_cluster(kind), tmp_path / "store"
+    roles = consuming(start_role, cluster.url, store, SHARDS)
+    with connect(cluster.url) as client, writing(cluster.url, SHARDS) as writers:
+        for _ in range(8):
+            both_commit(client, SHARDS)
+            primary = cluster.primary_of(KEYS.events(chance.randrange(SHARDS)))
+            primary.kill()
+            all_append(writers)
+            primary.start()
+            wait_until(cluster.is_whole)
+            all_are_confirmed(writers)
+        for writer in writers:
+            writer.end()
+        wait_until(lambda: drained(client, SHARDS), DRAIN)
+        assert_all_kept_once(client, store, writers, SHARDS)
         assert_books_balance(start_role, cluster.url, store)
     for role in roles:
         assert role.running()

@@ -38,7 +38,7 @@ def record(collector: MetricsCollector, values: range) -> None:
 @pytest.mark.parametrize(
     ("size", "events"),
     [
-        (1, 60),
+        (1, 200),
         (100, 2000),
         (500, 10_000),
         pytest.param(1, 10_000, marks=pytest.mark.soak),
@@ -46,8 +46,9 @@ def record(collector: MetricsCollector, values: range) -> None:
     ],
 )
 def test_with_a_fifth_of_all_replies_cut_every_event_is_there_once(
-    any_redis_url: str, start_proxy: StartProxy, size: int, events: int
+    any_redis_url: str, start_proxy: StartProxy, monkeypatch: pytest.MonkeyPatch, size: int, events: int
 ) -> None:
+    monkeypatch.setattr("vibezen.metrics.producers.uplink.FIRST_PAUSE", 0.002)
     proxy = start_proxy(any_redis_url)
     proxy.cut_share(0.2, seed=size)
     with collector_for(proxy.url, buffer_size=size, flush_interval_seconds=NEVER) as collector:
