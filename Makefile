@@ -12,7 +12,7 @@ MINUTES ?= 10
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help up demo test soak check bench page tools clean
+.PHONY: help up demo test soak long check bench page tools clean
 
 help:                         ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -27,8 +27,11 @@ test: $(VENV)/.dev tools      ## all tests; ARGS go to pytest
 	cd api/page && npm test --silent
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-soak: $(VENV)/.dev page       ## long tests: MINUTES of faults at random from SEED, on SERVER (valkey, redis); ARGS go to pytest
-	SOAK_MINUTES=$(MINUTES) SOAK_SEED=$(SEED) SOAK_SERVER=$(SERVER) $(BIN)/pytest -m soak $(ARGS)
+soak: $(VENV)/.dev page       ## everything at once for MINUTES, under faults at random from SEED, on SERVER (valkey, redis)
+	SOAK_MINUTES=$(MINUTES) SOAK_SEED=$(SEED) SOAK_SERVER=$(SERVER) $(BIN)/pytest -s -m soak tests/faults/test_soak.py $(ARGS)
+
+long: $(VENV)/.dev page       ## the long form of tests that `make test` runs shortened; ARGS go to pytest
+	$(BIN)/pytest -m soak --ignore=tests/faults/test_soak.py $(ARGS)
 
 check: $(VENV)/.dev tools     ## format, lint, types, import law, the page's types, the built wheel
 	$(BIN)/ruff format --check .
