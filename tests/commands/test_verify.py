@@ -28,6 +28,7 @@ from vibezen.metrics.consumers.rebuild import rebuild
 from vibezen.metrics.consumers.supervisor import run as consume
 from vibezen.metrics.dead_letters import overview
 from vibezen.metrics.doctor.finding import Finding
+from vibezen.metrics.errors import StoreError
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
@@ -137,6 +138,16 @@ def test_a_file_that_is_gone_is_found(pipeline: Pipeline, verify: Verify) -> Non
     ]
 
 
+def test_windows_are_not_held_against_a_file_that_is_gone(pipeline: Pipeline, verify: Verify) -> None:
+    live(pipeline)
+    for path in pipeline.layout.segments():
+        path.unlink()
+    found = verify()
+    assert {one.split(": ")[0] for one in wrong(found)} == {"segments"}
+    assert "not compared: " in wrong(found, "unknown")[0]
+    assert "no such file" in wrong(found, "unknown")[0]
+
+
 def test_bytes_behind_a_closed_segment_are_found_and_behind_an_open_one_are_not_data(
     pipeline: Pipeline, verify: Verify
 ) -> None:
@@ -219,6 +230,21 @@ def test_the_command_says_what_differs_and_its_exit_code_that_something_does(pip
     path.unlink()
     done = run("verify", *where, "--offline")
     assert (done.returncode, done.stdout.splitlines()[1].startswith("fail    segments: ")) == (1, True)
+
+
+def test_what_cannot_be_looked_at_is_one_line(pipeline: Pipeline, verify: Verify) -> None:
+    fill(pipeline)
+    pipeline.client.hset(KEYS.books(0), "aggregate.position", "nonsense")
+    (found,) = wrong(verify())
+    assert found.startswith("books: foreign data in them: ")
+    path = list(pipeline.layout.segments())[-1]
+    path.unlink()
+    path.mkdir()
+    (found,) = wrong(verify(offline=True))
+    assert f"{path.name}: the file cannot be read: is a directory" in found
+    pipeline.layout.log(0, 99).mkdir()
+    with pytest.raises(StoreError, match="its commit logs"):
+        verify()
 
 
 def test_a_folder_that_is_no_store_is_one_line(run: Run, tmp_path: Path) -> None:
