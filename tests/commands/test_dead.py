@@ -4,14 +4,17 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import redis
+from typer.testing import CliRunner
 
 from tests.support.feeding import NOON, Feed, event, values_on_disk
 from tests.support.pipeline import Pipeline
+from vibezen.metrics.commands.dead import app
 from vibezen.metrics.dead_letters import letter
+from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers import dead
 from vibezen.metrics.producers.append import append
@@ -29,10 +32,26 @@ def pipeline(client: redis.Redis, redis_url: str, tmp_path: Path) -> Pipeline:
     return Pipeline(client, redis_url, tmp_path / "store")
 
 
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Ask = Callable[..., Done]
+
+
 @pytest.fixture
-def ask(run: Run, pipeline: Pipeline) -> Run:
-    def ask(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return run("dead", *arguments, "--redis-url", pipeline.url, "--storage-dir", str(pipeline.layout.root))
+def ask(pipeline: Pipeline) -> Ask:
+    """`ask("list")`: the command in this process, and what it says."""
+
+    def ask(*arguments: str) -> Done:
+        where = ("--redis-url", pipeline.url, "--storage-dir", str(pipeline.layout.root))
+        told = CliRunner().invoke(app, [*arguments, *where])
+        if isinstance(told.exception, MetricsError):
+            return Done(told.exception.exit_code, told.stdout, f"vibezen-metrics: {told.exception}\n")
+        assert told.exception is None or isinstance(told.exception, SystemExit), told.exception
+        return Done(told.exit_code, told.stdout, told.stderr)
 
     return ask
 
@@ -63,7 +82,7 @@ def kept(client: redis.Redis) -> set[str]:
 
 
 def test_letters_are_listed_newest_first_with_time_shard_reason_and_size(
-    letters: list[str], ask: Run, client: redis.Redis
+    letters: list[str], ask: Ask, client: redis.Redis
 ) -> None:
     told = json.loads(ask("list", "--json").stdout)
     assert [one["id"] for one in told] == letters[::-1]
@@ -81,7 +100,7 @@ def test_letters_are_listed_newest_first_with_time_shard_reason_and_size(
     assert [row[2].strip() for row in rows] == letters[::-1]
 
 
-def test_letters_are_chosen_by_shard_reason_and_age(letters: list[str], ask: Run) -> None:
+def test_letters_are_chosen_by_shard_reason_and_age(letters: list[str], ask: Ask) -> None:
     def ids(*arguments: str) -> list[str]:
         return [one["id"] for one in json.loads(ask("list", "--json", *arguments).stdout)]
 
@@ -91,7 +110,7 @@ def test_letters_are_chosen_by_shard_reason_and_age(letters: list[str], ask: Run
     assert ids("--shard", "1") == []
 
 
-def test_a_letter_is_shown_whole_and_cannot_steer_the_terminal(letters: list[str], ask: Run) -> None:
+def test_a_letter_is_shown_whole_and_cannot_steer_the_terminal(letters: list[str], ask: Ask) -> None:
     assert json.loads(ask("show", letters[2], "--json").stdout)[0]["payload"].endswith('{"note":"\\u001b[31m"}}')
     plain = ask("show", letters[2]).stdout
     assert "before 2000-01-01" in plain
@@ -102,7 +121,7 @@ def test_a_letter_is_shown_whole_and_cannot_steer_the_terminal(letters: list[str
 
 
 def test_a_requeued_letter_becomes_an_event_of_its_original_time_once(
-    letters: list[str], pipeline: Pipeline, ask: Run
+    letters: list[str], pipeline: Pipeline, ask: Ask
 ) -> None:
     done = ask("requeue", letters[0])
     assert (done.returncode, done.stdout) == (0, "1 letter requeued\n")
@@ -116,7 +135,7 @@ def test_a_requeued_letter_becomes_an_event_of_its_original_time_once(
 
 
 def test_a_letter_that_would_be_rejected_again_stays_unless_forced(
-    letters: list[str], pipeline: Pipeline, ask: Run
+    letters: list[str], pipeline: Pipeline, ask: Ask
 ) -> None:
     done = ask("requeue", "--all")
     assert (done.returncode, done.stdout) == (1, "2 letters requeued\n")
@@ -172,7 +191,7 @@ def test_another_letter_under_the_same_id_is_another_event(client: redis.Redis) 
     assert client.xlen(KEYS.events(0)) == 2
 
 
-def test_damaged_bytes_do_not_come_back_as_something_else(pipeline: Pipeline, client: redis.Redis, ask: Run) -> None:
+def test_damaged_bytes_do_not_come_back_as_something_else(pipeline: Pipeline, client: redis.Redis, ask: Ask) -> None:
     append(client, KEYS, 0, "p", 1, [(1, b'{"metric":"cost","value":1,"metadata":{"a":"\xff"}}\n')])  # type: ignore[list-item]
     pipeline.archive()
     done = ask("requeue", "--all")
@@ -180,7 +199,7 @@ def test_damaged_bytes_do_not_come_back_as_something_else(pipeline: Pipeline, cl
     assert "damaged bytes are lost" in done.stderr
 
 
-def test_dropped_letters_are_counted(letters: list[str], ask: Run, client: redis.Redis) -> None:
+def test_dropped_letters_are_counted(letters: list[str], ask: Ask, client: redis.Redis) -> None:
     assert ask("drop", letters[0], "1-1/0").stderr == "vibezen-metrics: 1-1/0: no such letter\n"
     assert json.loads(ask("drop", "--all", "--reason", "ahead", "--json").stdout) == {"dropped": 1, "failed": []}
     assert ask("drop", "--all").stdout == "2 letters dropped\n"
@@ -189,7 +208,7 @@ def test_dropped_letters_are_counted(letters: list[str], ask: Run, client: redis
 
 
 def test_letters_that_were_taken_away_do_not_come_back_with_the_next_owner(
-    letters: list[str], ask: Run, pipeline: Pipeline
+    letters: list[str], ask: Ask, pipeline: Pipeline
 ) -> None:
     ask("drop", "--all")
     pipeline.archive()
@@ -210,7 +229,7 @@ def test_letters_beyond_the_bound_are_counted_and_not_kept(pipeline: Pipeline, c
     assert (client.hlen(KEYS.dead(0)), books(client)["archive.dead_unkept"]) == (1, 3)
 
 
-def test_mistakes_are_one_line(letters: list[str], ask: Run, run: Run, free_port: int) -> None:
+def test_mistakes_are_one_line(letters: list[str], ask: Ask, run: Run, free_port: int) -> None:
     for arguments, code, words in (
         (("requeue",), 2, "name letters, or say --all"),
         (("drop", letters[0], "--all"), 2, "name letters, or say --all"),
@@ -219,5 +238,10 @@ def test_mistakes_are_one_line(letters: list[str], ask: Run, run: Run, free_port
         done = ask(*arguments)
         assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
         assert words in done.stderr
-    done = run("dead", "list", "--redis-url", f"redis://127.0.0.1:{free_port}")
-    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    away = run("dead", "list", "--redis-url", f"redis://127.0.0.1:{free_port}")
+    assert (away.returncode, len(away.stderr.splitlines())) == (1, 1), away.stderr
+
+
+def test_the_command_line_knows_it(letters: list[str], pipeline: Pipeline, run: Run) -> None:
+    where = ("--redis-url", pipeline.url, "--storage-dir", str(pipeline.layout.root))
+    assert len(json.loads(run("dead", "list", "--json", *where).stdout)) == len(letters)

@@ -28,6 +28,7 @@ from vibezen.metrics.consumers.rebuild import rebuild
 from vibezen.metrics.consumers.supervisor import run as consume
 from vibezen.metrics.dead_letters import overview
 from vibezen.metrics.doctor.finding import Finding
+from vibezen.metrics.errors import StoreError
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
@@ -137,6 +138,16 @@ def test_a_file_that_is_gone_is_found(pipeline: Pipeline, verify: Verify) -> Non
     ]
 
 
+def test_windows_are_not_held_against_a_file_that_is_gone(pipeline: Pipeline, verify: Verify) -> None:
+    live(pipeline)
+    for path in pipeline.layout.segments():
+        path.unlink()
+    found = verify()
+    assert {one.split(": ")[0] for one in wrong(found)} == {"segments"}
+    assert "not compared: " in wrong(found, "unknown")[0]
+    assert "no such file" in wrong(found, "unknown")[0]
+
+
 def test_bytes_behind_a_closed_segment_are_found_and_behind_an_open_one_are_not_data(
     pipeline: Pipeline, verify: Verify
 ) -> None:
@@ -219,6 +230,21 @@ def test_the_command_says_what_differs_and_its_exit_code_that_something_does(pip
     path.unlink()
     done = run("verify", *where, "--offline")
     assert (done.returncode, done.stdout.splitlines()[1].startswith("fail    segments: ")) == (1, True)
+
+
+def test_what_cannot_be_looked_at_is_one_line(pipeline: Pipeline, verify: Verify) -> None:
+    fill(pipeline)
+    pipeline.client.hset(KEYS.books(0), "aggregate.position", "nonsense")
+    (found,) = wrong(verify())
+    assert found.startswith("books: foreign data in them: ")
+    path = list(pipeline.layout.segments())[-1]
+    path.unlink()
+    path.mkdir()
+    (found,) = wrong(verify(offline=True))
+    assert f"{path.name}: the file cannot be read: is a directory" in found
+    pipeline.layout.log(0, 99).mkdir()
+    with pytest.raises(StoreError, match="its commit logs"):
+        verify()
 
 
 def test_a_folder_that_is_no_store_is_one_line(run: Run, tmp_path: Path) -> None:
@@ -329,20 +355,16 @@ def test_a_blob_that_is_none_is_found(pipeline: Pipeline, verify: Verify) -> Non
     assert f"10 s from {iso(start)}: cannot be read: a stored window is damaged" in found
 
 
-def test_folded_series_are_held_against_the_events_they_are_made_of(
-    client: redis.Redis, redis_url: str, run: Run, tmp_path: Path
-) -> None:
-    pipeline = Pipeline(client, redis_url, tmp_path / "store", aggregation=Aggregation(max_series=3))
-    now = now_of(client)
+def test_folded_series_are_held_against_the_events_they_are_made_of(pipeline: Pipeline, verify: Verify) -> None:
+    pipeline.settings = replace(pipeline.settings, aggregation=Aggregation(max_series=3))
+    now = now_of(pipeline.client)
     pipeline.take_in([event(number, now, model=f"m{number}") for number in range(8)])
-    where = ("--redis-url", redis_url, "--storage-dir", str(pipeline.layout.root))
-    assert run("verify", *where).returncode == 0
-    key = KEYS.window(0, 10, int(now) // 10 * 10)
-    series = overflow_key("response_time")
-    stored: Any = client.hget(key, series)
-    client.hset(key, series, to_blob(plus_one(from_blob(stored))))
-    done = run("verify", *where)
-    assert (done.returncode, '"overflow":"true"' in done.stdout) == (1, True)
+    assert wrong(verify()) == []
+    key, series = KEYS.window(0, 10, int(now) // 10 * 10), overflow_key("response_time")
+    stored: Any = pipeline.client.hget(key, series)
+    pipeline.client.hset(key, series, to_blob(plus_one(from_blob(stored))))
+    (found,) = wrong(verify())
+    assert '"overflow":"true"' in found
 
 
 def test_windows_that_are_not_complete_are_not_compared(pipeline: Pipeline, verify: Verify) -> None:
@@ -371,10 +393,11 @@ def test_windows_are_made_anew_on_demand(pipeline: Pipeline, verify: Verify, run
     assert done.stdout.startswith("ok      rebuilt windows: shard 0: made anew of 308 events, up to entry ")
     assert pipeline.client.exists(key)
     assert run("verify", "--rebuild-windows", "--offline", *where).returncode == 2
-    pipeline.client.flushall()
+    path = list(pipeline.layout.segments())[-1]
+    path.unlink()
     done = run("verify", "--rebuild-windows", *where)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
-    assert "start `vibezen-metrics consume archive`, then rebuild" in done.stderr
+    assert f"{path.name} is damaged or gone" in done.stderr
 
 
 # --- books
@@ -442,8 +465,9 @@ def load(pipeline: Pipeline, start_role: StartRole) -> Iterator[None]:
 
 
 def test_a_busy_store_differs_in_nothing_and_damage_is_found_all_the_same(
-    pipeline: Pipeline, verify: Verify, start_role: StartRole, wait_until: WaitUntil
+    pipeline: Pipeline, verify: Verify, start_role: StartRole, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("vibezen.metrics.verify.windows.LOOKS", 3)
     key, start = live(pipeline)
     with load(pipeline, start_role):
         wait_until(lambda: int(books(pipeline.client).get("aggregate.events", 0)) > 2000)

@@ -5,14 +5,16 @@ other. Asking is apart from judging. Nothing is changed.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
 from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import check_server, connect, redacted, redis_url
 from vibezen.metrics.doctor.finding import Finding, fail, unknown
-from vibezen.metrics.errors import ServerError, StoreMismatch
+from vibezen.metrics.errors import ServerError, StoreError, StoreMismatch
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.storage import check_same_store
@@ -23,15 +25,27 @@ __all__ = ["Progress", "examine", "shards_of", "size"]
 
 
 def size(settings: Settings) -> int:
-    """Bytes of files that `examine` will read at least."""
-    return files.size(Layout(settings.storage_dir))
+    """Bytes of files that `examine` will read at least. Raises StoreError."""
+    with _readable(settings):
+        return files.size(Layout(settings.storage_dir))
+
+
+@contextmanager
+def _readable(settings: Settings) -> Iterator[None]:
+    """What cannot be looked at at all is one line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise StoreError(f"storage folder {settings.storage_dir}: its commit logs: {error}") from None
 
 
 def examine(settings: Settings, progress: Progress, *, offline: bool = False) -> Iterator[Finding]:
-    """All findings, in the order they are made. Raises StoreError for a folder that is no store."""
+    """All findings, in the order they are made. Raises StoreError for a folder that is no store, or cannot be read."""
     layout = Layout(settings.storage_dir)
     layout.read()
-    yield from files.checks(layout, progress)
+    with _readable(settings):
+        found = list(files.checks(layout, progress))
+    yield from found
     if offline:
         yield from _not_compared("--offline")
     else:
@@ -56,6 +70,8 @@ def _server(settings: Settings, layout: Layout) -> Iterator[Finding]:
     except (ServerError, RedisError) as error:
         text = str(error) if isinstance(error, ServerError) else f"{redacted(url)}: {error}"
         yield from _not_compared(text, "start the server, or give --redis-url")
+    except (ValueError, msgspec.MsgspecError) as error:
+        yield fail("books", f"foreign data in them: {error}", "look for what else writes under this redis.prefix")
     finally:
         client.close()
 

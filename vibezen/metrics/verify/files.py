@@ -38,9 +38,16 @@ def checks(layout: Layout, progress: Progress) -> Iterator[Finding]:
     known = {shard: _settled_logs(layout, shard) for shard in shards}
     wrong = [finding for shard in shards for finding in logs.judge(shard, known[shard])]
     count = sum(map(len, known.values()))
-    yield from wrong or [ok(logs.CHECK, f"{count} logs of {len(shards)} shards, every record as it was written")]
+    yield from wrong or [
+        ok(logs.CHECK, f"{of(count, 'log')} of {of(len(shards), 'shard')}, every record as it was written")
+    ]
     yield from _segments(layout, known, progress)
     yield from _strays(layout, files, known)
+
+
+def of(count: int, what: str) -> str:
+    """`1 file`, `2 files`"""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def named(found: list[LogFacts]) -> Extents:
@@ -81,7 +88,7 @@ def _segments(layout: Layout, known: dict[int, list[LogFacts]], progress: Progre
             count, total, events = count + 1, total + extent.end, events + extent.events
     yield from told(wrong)
     if not wrong:
-        yield ok("segments", f"{count} files, {events} events, {total} bytes: as the logs say")
+        yield ok("segments", f"{of(count, 'file')}, {of(events, 'event')}, {total} bytes: as the logs say")
 
 
 def told(wrong: list[Finding]) -> Iterator[Finding]:
@@ -96,6 +103,8 @@ def _differs(layout: Layout, extent: Extent, progress: Progress) -> list[str]:
         return segments.differences(extent, segments.read(layout, extent, progress))
     except FileNotFoundError:
         return [f"the file is gone, the log says {extent.events} events in {extent.end} bytes"]
+    except OSError as error:
+        return [f"the file cannot be read: {(error.strerror or str(error)).lower()}"]
 
 
 def _look_again(layout: Layout, shard: int, path: str, differs: list[str]) -> list[str]:

@@ -70,6 +70,14 @@ class Comparison:
         self._series = SeriesTable(self._policy.labels)
 
     def check(self, shard: int) -> list[Finding]:
+        """Raises what the client raises, ValueError for books that nobody of ours wrote."""
+        try:
+            return self._check(shard)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            return [unknown("windows", f"shard {shard}: not compared: {error.filename}: {reason}")]
+
+    def _check(self, shard: int) -> list[Finding]:
         look = self._look(shard)
         if look.reason:
             return [unknown("windows", f"shard {shard}: not compared: {look.reason}")]
