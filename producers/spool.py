@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from vibezen.metrics import clock
-from vibezen.metrics.layout import make_folder
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired
-from vibezen.metrics.producers.spool_folder import CallFile, SpoolFolder, call_files, take
+from vibezen.metrics.producers.spool_folder import CallFile, SpoolFolder, call_files, make, take
 
 QUARANTINE: Final = "quarantine"
 """Folder of the store for calls that must not be sent any more."""
@@ -128,7 +127,7 @@ class Spool:
 
     def _open(self) -> SpoolFolder:
         for _ in range(_TRIES):
-            make_folder(self.path)
+            make(self.path)
             with suppress(FileNotFoundError):
                 if folder := take(self.path):
                     self._folder = folder

@@ -4,6 +4,7 @@ Whoever holds the lock may read, send and remove what is there: the producer its
 once the lock is free. A lock is free when its holder has ended, however it did.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from vibezen.metrics.errors import StoreFull
 from vibezen.metrics.layout import FILE_MODE, fsync_folder, make_folder, publish
 from vibezen.metrics.producers.append_call import AppendCall, decode_call, encode_call
 
@@ -67,7 +69,7 @@ class SpoolFolder:
 
     def set_aside(self, file: CallFile, quarantine: Path) -> None:
         """Out of the way of the others, for people to look at. Raises OSError."""
-        make_folder(quarantine)
+        make(quarantine)
         shutil.move(self.path / file.name, quarantine / f"{self.producer}-{file.name}")
 
     def is_emptied(self) -> bool:
@@ -92,6 +94,14 @@ class SpoolFolder:
             (self.path / LOCK).unlink()
             self.path.rmdir()
         self.release()
+
+
+def make(path: Path) -> None:
+    """A folder, with those above it, durable on return. Raises OSError."""
+    try:
+        make_folder(path)
+    except StoreFull as full:  # for archivers, who wait until there is space
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from full
 
 
 def take(path: Path) -> SpoolFolder | None:

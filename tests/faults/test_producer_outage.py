@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.support.feeding import values_in_stream
-from tests.support.servers import Server, StartServer
+from tests.support.servers import KINDS, Server, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
 from vibezen.metrics.config import Durability, Settings
@@ -60,18 +60,18 @@ class Load:
 
 
 @pytest.mark.parametrize(
-    ("how", "seconds"),
+    ("kind", "how", "seconds"),
     [
-        ("killed", 3.0),
-        ("stopped", 3.0),
-        pytest.param("killed", 60.0, marks=pytest.mark.soak),
-        pytest.param("stopped", 60.0, marks=pytest.mark.soak),
+        ("redis", "killed", 3.0),
+        ("valkey", "stopped", 3.0),
+        pytest.param("valkey", "killed", 60.0, marks=pytest.mark.soak),
+        pytest.param("redis", "stopped", 60.0, marks=pytest.mark.soak),
     ],
 )
 def test_while_the_server_is_away_recording_takes_no_time_nor_memory_and_all_arrives_after(
-    how: str, seconds: float, start_server: StartServer, wait_until: WaitUntil
+    kind: str, how: str, seconds: float, start_server: StartServer, wait_until: WaitUntil
 ) -> None:
-    server = start_server()
+    server = start_server(kind)
     settings = Settings(buffer_max_events=20_000)
     with MetricsCollector(settings=settings, redis_url=server.url) as collector:
         load = Load(collector)
@@ -142,11 +142,12 @@ def set_full(client: redis.Redis, what: str, *, full: bool) -> None:
         client.hdel(Keys().books(0), "archive.max_bytes")
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("what", FULL)
 def test_a_full_server_is_kept_for_and_gets_everything_within_30_s_of_having_room_again(
-    what: str, start_server: StartServer, wait_until: WaitUntil
+    kind: str, what: str, start_server: StartServer, wait_until: WaitUntil
 ) -> None:
-    server = start_server()
+    server = start_server(kind)
     settings = Settings(buffer_max_events=1000, flush_interval_seconds=0.05)
     with server.client() as client, MetricsCollector(settings=settings, redis_url=server.url) as collector:
         collector.record_nowait("m", 0)
@@ -156,7 +157,7 @@ def test_a_full_server_is_kept_for_and_gets_everything_within_30_s_of_having_roo
             collector.record_nowait("m", value)
             if value % 500 == 0:
                 wait_until(lambda: not collector.stats().buffered)
-        assert collector.stats().spooled == 10_000, "ten times what the buffer holds"
+        wait_until(lambda: collector.stats().spooled == 10_000)  # ten times what the buffer holds
         set_full(client, what, full=False)
         assert collector.flush_sync(DRAIN_SECONDS) == 0
     assert values_in_stream(server.url) == list(range(10_001))

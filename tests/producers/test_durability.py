@@ -46,6 +46,13 @@ def pair(start_server: StartServer, wait_until: WaitUntil) -> Pair:
     return Pair(start_server, wait_until)
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas, and the gateway's repetitions, are given up sooner than a user would."""
+    monkeypatch.setattr("vibezen.metrics.producers.append.WAIT_MS", 100)
+    monkeypatch.setattr("vibezen.metrics.producers.appender.PATIENCE", 0.3)
+
+
 def record(collector: MetricsCollector, values: range) -> None:
     for value in values:
         collector.record_nowait("m", value)
@@ -65,7 +72,7 @@ def test_by_durability_replica_events_are_safe_only_where_the_replica_has_them(
     assert there(pair.replica) == list(range(100))
     pair.lose_replica()
     record(collector, range(100, 200))
-    assert collector.flush_sync(1.5) == 100
+    assert collector.flush_sync(0.5) == 100
     assert there(pair.primary) == list(range(200)), "the primary has them, but that is not what was asked for"
     assert collector.stats().spooled == 100
     pair.regain_replica()
@@ -101,11 +108,10 @@ def test_a_primary_that_dies_unreplicated_costs_nothing_that_was_acknowledged_no
     with pair.replica.client() as client:
         client.replicaof("NO", "ONE")
     record(collector, range(100, 200))
-    assert collector.flush_sync(1.5) == 100
+    assert collector.flush_sync(0.5) == 100
     pair.primary.kill()
     with monkeypatch.context() as patched:  # as Sentinel would: the address now leads to the replica
         patched.setattr("vibezen.metrics.producers.uplink.redis_url", lambda settings: pair.replica.url)
-        patched.setattr("vibezen.metrics.producers.append.WAIT_MS", 50)
         collector.flush_sync(1)
         assert there(pair.replica) == list(range(200))
 
