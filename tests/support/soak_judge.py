@@ -14,6 +14,8 @@ from vibezen.metrics.verify import books
 METRIC: Final = "soak"
 TROUBLE: Final = ("Traceback", "please report", "the gateway refused")
 """What no process may say, whatever happens to it."""
+SHOWN: Final = 8000
+"""Characters of what it said all the same: the folder with its output is soon gone."""
 PATIENCE: Final = 180.0
 """Seconds for `verify`."""
 
@@ -92,6 +94,7 @@ def _judge_books(client: redis.Redis, outcome: Outcome) -> None:
 
 def _judge_words(members: Members, outcome: Outcome) -> None:
     for process in members.outputs:
-        for line in process.said.splitlines():
-            if any(word in line for word in TROUBLE):
-                outcome.wrong.append(f"{process.output.name} says: {line}")
+        said = process.said
+        first = min((at for word in TROUBLE if (at := said.find(word)) >= 0), default=None)
+        if first is not None:
+            outcome.wrong.append(f"{process.output.name} says: {said[max(0, first - 200) : first + SHOWN]}")
