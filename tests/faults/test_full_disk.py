@@ -98,6 +98,7 @@ def test_full_disk_stops_the_archive_says_why_and_loses_nothing(
     on_disk = values_on_disk(store)
     assert len(on_disk) == on_disk.total() == sent == total(client).count
     archive = roles[0]
+    wait_until(lambda: "there is space again" in archive.said)
     assert archive.said.count("no space left on device; nothing is committed until there is space") == 1
     assert archive.said.count("there is space again") == 1
     assert [role.stop() for role in roles] == [0, 0]
