@@ -73,7 +73,7 @@ def test_readers_of_a_log_cut_at_any_byte_see_its_whole_records(killed: Layout) 
 def test_owner_after_a_log_cut_at_any_byte_is_exact_and_repairs_once(
     client: redis.Redis, killed: Layout, tmp_path: Path, drain: Drain
 ) -> None:
-    for length in cuts(log_of(killed), step=7):
+    for length in cuts(log_of(killed), step=17):
         store = copied(killed, tmp_path / "copy")
         log = log_of(store)
         log.write_bytes(log.read_bytes()[:length])
