@@ -63,6 +63,13 @@ class Outbox:
         """Whether a call is in memory alone; until it is on disk or sent, no other can be made."""
         return self._held is not None
 
+    def is_free(self, seconds: float) -> bool:
+        """Whether nobody hangs at the disk; waited for so long. Who closes asks, so as not to hang there, too."""
+        free = self._lock.acquire(timeout=max(0.0, seconds))
+        if free:
+            self._lock.release()
+        return free
+
     def next(self, budget: int, *, tell_drops: bool) -> tuple[AppendCall | None, int]:
         """The call to send next, and what is left of the budget of events that may be taken off the buffer for it.
 

@@ -26,6 +26,8 @@ from vibezen.metrics.producers.uplink import Uplink
 
 NEVER: Final = sys.maxsize
 """So many events never wait."""
+_DISK_SECONDS: Final = 1.0
+"""Beyond its deadline: how long `close` waits for a disk."""
 STATS_SECONDS: Final = 60.0
 """With nothing to send: how often the server is told counters that have changed."""
 
@@ -116,7 +118,8 @@ class Sender:
         alive = self._thread is not None and self._thread.is_alive() and not self._given_up
         left = self._buffer.wait_settled(position, deadline / 2 if alive else 0.0)
         if left:  # the sender may hang in a call: what waits is brought to disk from here, in time
-            self._outbox.keep_waiting()
+            if self._outbox.is_free(end - clock.monotonic()):
+                self._outbox.keep_waiting()
             left = self._buffer.wait_settled(position, max(0.0, end - clock.monotonic()) if alive else 0.0)
         if left or not alive:
             self._given_up = True
@@ -125,7 +128,8 @@ class Sender:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.1, end - clock.monotonic()))
             self._given_up = True
-        self._outbox.leave(sender_hangs=self._thread is not None and self._thread.is_alive())
+        if self._outbox.is_free(_DISK_SECONDS):
+            self._outbox.leave(sender_hangs=self._thread is not None and self._thread.is_alive())
         return left
 
     def tell_left(self, left: int) -> None:

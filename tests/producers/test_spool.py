@@ -270,6 +270,26 @@ def test_where_no_thread_can_be_started_the_end_leaves_everything_on_disk(
     assert collector.stats() == Stats(recorded=10, spooled=10, bound=100_000, closed=True)
 
 
+def test_a_disk_that_hangs_does_not_hold_up_the_end(
+    make_collector: MakeCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def hang(self: SpoolFolder, call: AppendCall) -> None:
+        released.wait(20)
+        raise OSError("gone")
+
+    monkeypatch.setattr(SpoolFolder, "write", hang)
+    collector = make_collector(AWAY, buffer_size=1)
+    record(collector, range(10))
+    start = time.monotonic()
+    try:
+        assert collector.close_sync(0.5) == 10
+        assert time.monotonic() - start < 5
+    finally:
+        released.set()
+
+
 def test_by_durability_spool_events_are_safe_once_on_disk(make_collector: MakeCollector, tmp_path: Path) -> None:
     collector = make_collector(AWAY, durability=Durability.SPOOL)
     record(collector, range(300))
