@@ -58,14 +58,18 @@ class Lives:
             subprocess.Popen([*self._command, str(life * RUN)], stdout=ledger) as process,
         ):
             end = time.monotonic() + DEADLINE
-            while not self._ledger.stat().st_size and time.monotonic() < end:
+            while not self._said() and time.monotonic() < end:
                 time.sleep(0.01)
             time.sleep(chance.uniform(0.0, 0.3))  # no state is waited for: any moment is meant
             process.kill()
-        said = self._ledger.read_bytes().splitlines(keepends=True)
-        told = [int(line) for line in said if line.endswith(b"\n")]
-        assert told, "it never got anything to safety"
-        self.acknowledged.update(range(life * RUN, told[-1]))
+        said = self._said()
+        assert said, "it never got anything to safety"
+        self.acknowledged.update(range(life * RUN, said[-1]))
+
+    def _said(self) -> list[int]:
+        """Whole lines; the last one may be torn by the kill."""
+        lines = self._ledger.read_bytes().splitlines(keepends=True)
+        return [int(line) for line in lines if line.endswith(b"\n")]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,8 @@ def drain(proxy: Proxy, folder: Path, wait_until: WaitUntil) -> None:
     proxy.cut_share(0.0)
     with MetricsCollector(settings=Settings(storage_dir=folder / "metrics_data"), redis_url=proxy.url) as collector:
         collector.record_nowait("other", 1)
-        wait_until(lambda: not any((folder / "metrics_data" / "spool").glob("*/*.batch")))
+        spool = folder / "metrics_data" / "spool"
+        wait_until(lambda: not spool.exists() or not any(spool.iterdir()))
 
 
 def assert_no_number_twice(url: str) -> None:
