@@ -255,7 +255,12 @@ def test_what_a_commit_says_is_on_disk_before_it_is_said(
     for call in ("write", "fsync", "fdatasync"):
         note(call)
     confirm = archiver._confirm
-    monkeypatch.setattr(archiver, "_confirm", lambda *told: (steps.append(("confirm", 0)), confirm(*told)))
+
+    def noting_confirm(*arguments: Any) -> None:
+        steps.append(("confirm", 0))
+        confirm(*arguments)
+
+    monkeypatch.setattr(archiver, "_confirm", noting_confirm)
     archiver.commit()
     ((_, log),) = layout.logs(0)
     (segment,) = layout.segments()
@@ -302,6 +307,7 @@ def test_new_events_under_old_ids_of_a_restored_server_are_kept(
     Feed(client, "p2").append([event(3)], entry_id="1000000005000-0")
     drain(new_archiver())
     assert values_on_disk(layout.root) == Counter([1.0, 2.0, 3.0])
+    assert books(client)["position"] == "1000000009000-0"
     raised = Feed(client, "p2").append([event(4)], seq=2)
     assert raised > "1000000009000-0"
     drain(new_archiver())

@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tests.support.mutants import ROOT, Mutant, apply, mutants
 
@@ -42,7 +43,7 @@ class Outcome(NamedTuple):
 
     @property
     def told(self) -> str:
-        return self.trouble or self.by or "SURVIVED"
+        return self.by or self.trouble or "SURVIVED"
 
 
 class Case(NamedTuple):
@@ -202,9 +203,10 @@ def _case(found: ElementTree.Element) -> Case | None:
 def _table(outcomes: Sequence[Outcome]) -> Table:
     table = Table("mutant", "protection", "test", "killed by", show_lines=True)
     table.add_column("s", justify="right")
-    for mutant, by, trouble, seconds in outcomes:
-        told = by or f"[bold red]{trouble or 'SURVIVED'}[/]"
-        table.add_row(mutant.name, mutant.protection, mutant.function, told, f"{seconds:.1f}")
+    for outcome in outcomes:
+        told = Text(outcome.told, style="" if outcome.by else "bold red")
+        mutant, seconds = outcome.mutant, f"{outcome.seconds:.1f}"
+        table.add_row(mutant.name, Text(mutant.protection), mutant.function, told, seconds)
     return table
 
 
