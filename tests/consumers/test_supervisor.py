@@ -255,6 +255,26 @@ def test_a_failing_disk_ends_the_process_before_anything_is_confirmed(
     assert values_on_disk(settings.storage_dir) == Counter([1.0])
 
 
+def test_a_failing_disk_ends_a_process_that_could_go_on(
+    client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not start the shard anew: what the kernel dropped, it may show as written."""
+    stop, failed = threading.Event(), 0
+
+    def fail(fd: int) -> None:
+        nonlocal failed
+        failed += 1
+        if failed > 1:
+            stop.set()
+        raise OSError(5, "Input/output error")
+
+    Feed(client).append([event(1)])
+    monkeypatch.setattr("vibezen.metrics.consumers.segments.os.fdatasync", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        run("archive", settings, stop=stop)
+    assert failed == 1
+
+
 def test_full_server_is_drained_by_owners_that_start_on_it(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server()
     settings = config.load(redis_url=server.url, storage_dir=tmp_path / "store", environ={})
