@@ -12,7 +12,7 @@ MINUTES ?= 10
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help up demo test soak long check bench page tools clean
+.PHONY: help up demo test soak long mutants check bench page tools clean
 
 help:                         ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -32,6 +32,9 @@ soak: $(VENV)/.dev page       ## everything at once for MINUTES, under faults at
 
 long: $(VENV)/.dev page       ## the long form of tests that `make test` runs shortened; ARGS go to pytest
 	$(BIN)/pytest -m soak --ignore=tests/faults/test_soak.py $(ARGS)
+
+mutants: $(VENV)/.dev         ## take each protection out in turn and see that its test fails; ARGS name mutants
+	$(BIN)/python -m tests.faults.mutants.run --workers $(WORKERS) $(ARGS)
 
 check: $(VENV)/.dev tools     ## format, lint, types, import law, the page's types, the built wheel
 	$(BIN)/ruff format --check .

@@ -32,6 +32,7 @@ for _name in (
     "serving",
     "pipeline",
     "gateways",
+    "mutants",
     "soak_plan",
     "soak_ledger",
     "soak_disk",

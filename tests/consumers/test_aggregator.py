@@ -129,6 +129,23 @@ def test_a_replaced_owner_changes_no_window(
     assert total(client).count == 1
 
 
+def test_an_owner_whose_successor_has_committed_nothing_yet_changes_no_window(
+    client: redis.Redis, new_aggregator: NewAggregator, drain: Drain, now: float
+) -> None:
+    """The group still stands where the sleeper left it: the fence alone tells."""
+    sleeper = new_aggregator()
+    Feed(client).append([event(1, now)])
+    entries: Any = client.xrange(KEYS.events(0))
+    for entry_id, fields in entries:
+        sleeper.take(entry_id, fields)
+    successor = new_aggregator()
+    with pytest.raises(Fenced):
+        sleeper.commit()
+    assert list(windows(client)) == []
+    drain(successor)
+    assert total(client).count == 1
+
+
 def test_a_lost_group_does_not_count_again(
     client: redis.Redis, new_aggregator: NewAggregator, drain: Drain, now: float
 ) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -218,6 +219,60 @@ def test_a_replaced_owner_commits_nothing_and_shows_nothing(
     assert list(layout.strays(0, 99)) == []
 
 
+def test_an_owner_whose_successor_has_committed_nothing_yet_commits_nothing(
+    client: redis.Redis, layout: Layout, new_archiver: NewArchiver, drain: Drain
+) -> None:
+    """The group still stands where the sleeper left it: the fence alone tells."""
+    Feed(client).append([event(1)])
+    sleeper = new_archiver()
+    stale_entry(client, sleeper)
+    successor = new_archiver()
+    with pytest.raises(Fenced):
+        sleeper.commit()
+    assert lag(client, "archive") == 1
+    drain(successor)
+    assert values_on_disk(layout.root) == Counter([1.0])
+
+
+def test_what_a_commit_says_is_on_disk_before_it_is_said(
+    client: redis.Redis, layout: Layout, new_archiver: NewArchiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a loss of power: a record names only what is there, and the server knows only what a record says."""
+    Feed(client).append([event(1)])
+    archiver = new_archiver()
+    stale_entry(client, archiver)
+    steps: list[tuple[str, int]] = []
+
+    def note(call: str) -> None:
+        real = getattr(os, call)
+
+        def noting(fd: int, *rest: Any) -> Any:
+            steps.append((call, os.fstat(fd).st_ino))
+            return real(fd, *rest)
+
+        monkeypatch.setattr(os, call, noting)
+
+    for call in ("write", "fsync", "fdatasync"):
+        note(call)
+    confirm = archiver._confirm
+
+    def noting_confirm(*arguments: Any) -> None:
+        steps.append(("confirm", 0))
+        confirm(*arguments)
+
+    monkeypatch.setattr(archiver, "_confirm", noting_confirm)
+    archiver.commit()
+    ((_, log),) = layout.logs(0)
+    (segment,) = layout.segments()
+    names = {0: "", log.stat().st_ino: "log", segment.stat().st_ino: "segment"}
+    folders = {path.stat().st_ino: "folder" for path in segment.parents[:3]}
+    told = [(call, (names | folders)[inode]) for call, inode in steps]
+    before = told.index(("write", "log"))
+    assert [step for step in told[:before] if step[1] != "folder"] == [("write", "segment"), ("fdatasync", "segment")]
+    assert {inode for call, inode in steps[:before] if call == "fsync"} == folders.keys()
+    assert told[before:] == [("write", "log"), ("fdatasync", "log"), ("confirm", "")]
+
+
 def test_an_owner_replaced_before_it_shows_its_segment_stops(
     client: redis.Redis, layout: Layout, new_archiver: NewArchiver, drain: Drain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +307,7 @@ def test_new_events_under_old_ids_of_a_restored_server_are_kept(
     Feed(client, "p2").append([event(3)], entry_id="1000000005000-0")
     drain(new_archiver())
     assert values_on_disk(layout.root) == Counter([1.0, 2.0, 3.0])
+    assert books(client)["position"] == "1000000009000-0"
     raised = Feed(client, "p2").append([event(4)], seq=2)
     assert raised > "1000000009000-0"
     drain(new_archiver())

@@ -33,6 +33,7 @@ def test_the_epoch_is_beyond_what_disk_has_seen(client: redis.Redis) -> None:
 def test_a_stale_owner_cannot_renew(client: redis.Redis) -> None:
     stale = take(client, KEYS, 0, "archive", "a")
     assert stale is not None
+    client.xgroup_create(KEYS.events(0), "archive", id="0", mkstream=True)
     client.delete(KEYS.lease(0, "archive"))
     assert take(client, KEYS, 0, "archive", "b") is not None
     with pytest.raises(Fenced):

@@ -24,6 +24,7 @@ from vibezen.metrics.consumers.marks import CRASHES, FAILURES, Marks
 from vibezen.metrics.consumers.shard import Reader, Sink, run_shard
 from vibezen.metrics.consumers.supervisor import ConsumerProcess, run
 from vibezen.metrics.consumers.worker import Worker
+from vibezen.metrics.errors import Fenced
 from vibezen.metrics.event import encode_lines
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, GROUPS, Keys
 from vibezen.metrics.producers.append import Batch, append
@@ -230,5 +231,7 @@ def test_a_replaced_owner_notes_nothing(client: redis.Redis) -> None:
     assert successor is not None
     Marks(client, KEYS, successor, careful=True)._try(b"5-1")
     before = books(client)
+    with pytest.raises(Fenced):
+        Marks(client, KEYS, stale, careful=True)._try(b"5-1")
     release(client, KEYS, stale, blameless=True)
     assert books(client) == before

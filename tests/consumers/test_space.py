@@ -128,6 +128,26 @@ def test_take_over_without_space_is_tried_again_and_told(
     assert caplog.text.count("there is space again") == 1
 
 
+def test_an_owner_without_space_waits_for_it_as_the_owner(
+    client: redis.Redis,
+    settings: Settings,
+    request: pytest.FixtureRequest,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who let the shard go would read all again, and could find no space for taking it over."""
+    monkeypatch.setattr("vibezen.metrics.consumers.worker.SPACE_PAUSE", 0.05)
+    request.getfixturevalue("archive")
+    wait_until(lambda: client.hget(KEYS.books(0), "archive.epoch") == b"1")
+    with no_space("write") as calls:
+        Feed(client).append([event(1)])
+        wait_until(lambda: calls[0] >= 3)
+        assert client.hget(KEYS.books(0), "archive.trouble") == b"storage folder: no space left on device"
+    wait_until(lambda: lag(client, "archive") == 0)
+    assert client.hget(KEYS.books(0), "archive.epoch") == b"1"
+    assert values_on_disk(settings.storage_dir) == Counter([1.0])
+
+
 def test_once_without_space_is_one_line(client: redis.Redis, settings: Settings) -> None:
     Feed(client).append([event(1)])
     run("archive", settings, once=True)

@@ -2,6 +2,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -10,14 +11,17 @@ import redis
 
 from tests.support.feeding import Feed, event, lag, total, values_on_disk
 from tests.support.processes import StartRole
-from tests.support.servers import StartServer
+from tests.support.servers import Server, StartServer, default_kind
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import config
 from vibezen.metrics.config import Settings, Streams
+from vibezen.metrics.connection import connect, is_refusal
+from vibezen.metrics.consumers.lease import PACKAGE
 from vibezen.metrics.consumers.supervisor import run
 from vibezen.metrics.errors import ConfigError, ServerUnavailable, StoreError, StoreMismatch
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.scripts import load
 
 KEYS = Keys()
 
@@ -251,6 +255,26 @@ def test_a_failing_disk_ends_the_process_before_anything_is_confirmed(
     assert values_on_disk(settings.storage_dir) == Counter([1.0])
 
 
+def test_a_failing_disk_ends_a_process_that_could_go_on(
+    client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not start the shard anew: what the kernel dropped, it may show as written."""
+    stop, failed = threading.Event(), 0
+
+    def fail(fd: int) -> None:
+        nonlocal failed
+        failed += 1
+        if failed > 1:
+            stop.set()
+        raise OSError(5, "Input/output error")
+
+    Feed(client).append([event(1)])
+    monkeypatch.setattr("vibezen.metrics.consumers.segments.os.fdatasync", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        run("archive", settings, stop=stop)
+    assert failed == 1
+
+
 def test_full_server_is_drained_by_owners_that_start_on_it(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server()
     settings = config.load(redis_url=server.url, storage_dir=tmp_path / "store", environ={})
@@ -265,6 +289,29 @@ def test_full_server_is_drained_by_owners_that_start_on_it(start_server: StartSe
             assert run(group, settings, once=True) == 0
         assert values_on_disk(tmp_path / "store") == Counter([1.0, 2.0])
         assert [lag(client, group) for group in ("archive", "aggregate")] == [0, 0]
+        assert not client.exists(*(KEYS.lease(0, group) for group in ("archive", "aggregate"))), "handed over at once"
+
+
+def script_names() -> list[str]:
+    return sorted(file.name.removesuffix(".lua") for file in files(PACKAGE).joinpath("lua").iterdir())
+
+
+@pytest.mark.parametrize("name", script_names())
+def test_no_script_of_a_reader_is_refused_by_a_full_server(full: redis.Redis, name: str) -> None:
+    """Told nothing, most of them fail, but as scripts that ran."""
+    (answer,) = (
+        full.pipeline(transaction=False).eval(load(PACKAGE, name).source.decode(), 0).execute(raise_on_error=False)
+    )
+    assert not (isinstance(answer, Exception) and is_refusal(answer))
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    server = Server(default_kind(), tmp_path_factory.mktemp("full"), ("--maxmemory", "1"))
+    server.start()
+    with connect(server.url) as client:
+        yield client
+    server.kill()
 
 
 def test_server_that_takes_no_writes_for_a_while_is_waited_for(

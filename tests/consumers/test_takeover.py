@@ -4,8 +4,10 @@ import pytest
 
 from vibezen.metrics.commitlog import Extent, Record, Seen, encode_record, read_log
 from vibezen.metrics.consumers import takeover
+from vibezen.metrics.consumers.segments import Segment
 from vibezen.metrics.consumers.takeover import PRODUCERS_KEPT, inherit
-from vibezen.metrics.layout import Layout, hidden
+from vibezen.metrics.errors import Fenced
+from vibezen.metrics.layout import Layout, hidden, publish_copy
 
 PARTITION = "date=2025-11-24/hour=12"
 DATA = b'{"a":1}\n{"a":2}\n'
@@ -39,6 +41,20 @@ def test_the_committed_prefix_is_sealed_in_a_file_of_its_own(layout: Layout) -> 
         sleeper.write(b"late")
     assert path.read_bytes() == DATA
     assert path.stat().st_ino != before
+
+
+def test_a_sealed_segment_is_not_replaced_by_the_one_of_a_sleeper(layout: Layout) -> None:
+    """The sleeper wakes up just when the copy has its name, and the file it was made of still has the hidden one."""
+    path = layout.events / PARTITION / "0-1-1.jsonl"
+    sleeper = Segment(path, f"{PARTITION}/0-1-1.jsonl", 0.0)
+    sleeper.add(DATA, 2, 1.0, 2.0)
+    sleeper.write()
+    publish_copy(hidden(path), path, len(DATA))
+    sealed = path.stat().st_ino
+    with pytest.raises(Fenced):
+        sleeper.publish()
+    sleeper.close()
+    assert path.stat().st_ino == sealed
 
 
 def test_a_committed_segment_that_was_never_shown_gets_its_name(layout: Layout) -> None:

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import threading
+from typing import Any
 
 import pytest
 import redis
@@ -10,6 +11,7 @@ import redis
 from tests.producers.conftest import Arrived, MakeCollector
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
+from vibezen.metrics.producers.append import append
 
 NEVER = 3600.0
 
@@ -102,6 +104,24 @@ def test_a_mistake_of_ours_costs_one_call_and_is_told(
     assert arrived.values("m") == [5, 6, 7]
     assert collector.stats().dropped == {"internal": 5}
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_numbers_of_a_dropped_call_are_not_given_again(
+    collector: MetricsCollector, arrived: Arrived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its events may be in the stream: others under the same numbers would be taken for them."""
+
+    def append_and_break(*arguments: Any, **options: Any) -> None:
+        append(*arguments, **options)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vibezen.metrics.producers.uplink.append", append_and_break)
+        record(collector, range(5))
+        assert collector.flush_sync() == 0
+    record(collector, range(5, 8))
+    assert collector.flush_sync() == 0
+    assert arrived.values("m") == list(range(8))
 
 
 def test_a_user_who_may_only_append_is_enough(

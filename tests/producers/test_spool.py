@@ -20,12 +20,16 @@ from tests.producers.conftest import Arrived, MakeCollector
 from tests.support.proxy import StartProxy
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector, MetricType
-from vibezen.metrics.config import Collection, Durability, Redis
+from vibezen.metrics.config import Collection, Durability, Redis, Settings
 from vibezen.metrics.config import Spool as SpoolSettings
+from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers.append import Batch
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired, decode_call, encode_call
+from vibezen.metrics.producers.buffer import Buffer
+from vibezen.metrics.producers.call_maker import CallMaker
+from vibezen.metrics.producers.outbox import Outbox
 from vibezen.metrics.producers.spool import MAX_AGE, Spool, SpoolFull
 from vibezen.metrics.producers.spool_folder import SpoolFolder, take
 
@@ -132,6 +136,22 @@ def test_a_call_older_than_servers_remember_numbers_is_not_sent(spool: Spool) ->
     with pytest.raises(Expired):
         spool.read(spool.files[0])
     assert MAX_AGE < 30 * 86_400
+
+
+def test_what_is_new_queues_behind_what_is_in_the_spool(spool: Spool) -> None:
+    """A stream takes a producer's numbers in their order: lower ones that come later would be taken for repeated."""
+    buffer = Buffer(10)
+    outbox = Outbox(buffer, CallMaker(Settings(), buffer), spool, lambda: None, disk_first=False)
+    buffer.events.append(Event("m", 1.0, time.time()))
+    failed, _ = outbox.next(1, tell_drops=False)
+    assert failed is not None
+    outbox.keep()
+    buffer.events.append(Event("m", 2.0, time.time()))
+    assert outbox.next(1, tell_drops=False) == (spool.read(spool.files[0]), 1)
+    outbox.landed(failed)
+    following, _ = outbox.next(1, tell_drops=False)
+    assert following is not None
+    assert (failed.first, following.first) == (1, 2)
 
 
 # --- with a collector

@@ -3,7 +3,9 @@
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -135,6 +137,30 @@ def test_publishing_once_never_replaces(tmp_path: Path) -> None:
     assert not publish_once(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("how", [publish, publish_once, publish_copy])
+def test_file_is_durable_before_it_has_its_name_and_then_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[..., Any]
+) -> None:
+    """After a loss of power a name may lead to an empty file otherwise."""
+    (tmp_path / "source").write_bytes(b"data")
+    steps: list[str] = []
+
+    def note(call: str) -> None:
+        real = getattr(os, call)
+
+        def noting(what: Any, *rest: Any) -> None:
+            is_folder = call == "fsync" and stat.S_ISDIR(os.fstat(what).st_mode)
+            steps.append("fsync folder" if is_folder else call)
+            real(what, *rest)
+
+        monkeypatch.setattr(os, call, noting)
+
+    for call in ("fsync", "rename", "link"):
+        note(call)
+    how(*((tmp_path / "source", tmp_path / "file", 4) if how is publish_copy else (tmp_path / "file", b"data")))
+    assert steps == ["fsync", "link" if how is publish_once else "rename", "fsync folder"]
 
 
 def test_writer_of_a_sealed_file_writes_into_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,17 @@
+"""The mutants themselves: `make mutants` can only tell what tests are worth while each patch applies."""
+
+import pytest
+
+from tests.support.mutants import PRODUCT, ROOT, Mutant, apply, changed, has_test, mutants
+
+
+def test_there_are_mutants() -> None:
+    assert len(mutants()) >= 30
+
+
+@pytest.mark.parametrize("mutant", mutants(), ids=lambda mutant: mutant.name)
+def test_mutant_applies_to_one_file_of_the_product_and_names_a_test(mutant: Mutant) -> None:
+    (file,) = changed(mutant)
+    assert file.startswith(PRODUCT)
+    assert apply(mutant, ROOT, dry=True) == "", "make the patch anew: what it takes out has changed"
+    assert has_test(mutant, ROOT), f"there is no {mutant.test}"
