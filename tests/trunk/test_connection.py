@@ -226,3 +226,28 @@ def test_a_server_that_takes_no_writes_for_now_is_told_from_a_mistake(start_serv
         with pytest.raises(redis.RedisError) as mistake:
             client.hget("a", "b")
     assert [is_refusal(found.value) for found in (full, replica, mistake)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "url", [None, "redis+cluster://{}", "redis+sentinel://{}/main"], ids=["one", "cluster", "sentinel"]
+)
+def test_a_connection_that_is_closed_while_it_is_made_is_no_file_error(
+    redis_url: str, url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py looks at a connection before it lends it out; the second look's error came through as an OSError."""
+
+    async def closed(self: object) -> bool:
+        raise OSError("Buffer is closed.")
+
+    async def there(self: object, *_: object) -> tuple[str, int]:
+        return "127.0.0.1", int(redis_url.rpartition(":")[2].partition("/")[0])
+
+    async def ask() -> None:
+        address = redis_url.partition("//")[2].partition("/")[0]
+        async with connect_async(url.format(address) if url else redis_url) as ours:
+            await ours.get("n")
+
+    monkeypatch.setattr("redis.asyncio.connection.AbstractConnection.can_read", closed)
+    monkeypatch.setattr("vibezen.metrics.sentinel._AsyncSentinels.discover_master", there)
+    with pytest.raises(redis.ConnectionError, match="Buffer is closed"):
+        asyncio.run(ask())

@@ -14,6 +14,7 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedError, RedisError, TimeoutError
 
 from vibezen.metrics.address import Address, Node
+from vibezen.metrics.async_pool import Pool
 from vibezen.metrics.cluster import GONE
 from vibezen.metrics.slots import REDIRECTIONS, Command, Routes, Slot, slot_of_command
 
@@ -139,7 +140,7 @@ class AsyncClusterClient(redis.asyncio.Redis):
         return self._servers[node]
 
     def _pool(self, node: Node) -> redis.asyncio.ConnectionPool:
-        return redis.asyncio.ConnectionPool(**{**self._options, "host": node.host, "port": node.port})
+        return Pool(**{**self._options, "host": node.host, "port": node.port})
 
 
 class _Pipeline(Pipeline):

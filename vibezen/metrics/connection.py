@@ -144,6 +144,8 @@ def connect_async(url: str, *, read_timeout: float = READ_TIMEOUT) -> redis.asyn
     """The same for an event loop."""
     from redis.asyncio.retry import Retry as AsyncRetry
 
+    from vibezen.metrics.async_pool import Pool
+
     address = _address(url)
     options = _options(read_timeout, AsyncRetry(NoBackoff(), 0))
     if address.kind == CLUSTER:
@@ -154,7 +156,7 @@ def connect_async(url: str, *, read_timeout: float = READ_TIMEOUT) -> redis.asyn
         from vibezen.metrics.sentinel import async_sentinel_client
 
         return async_sentinel_client(address, {**options, **address.options})
-    return redis.asyncio.Redis.from_url(url, **options)
+    return redis.asyncio.Redis.from_pool(Pool.from_url(url, **options))
 
 
 def primaries(client: redis.Redis) -> list[redis.Redis]:

@@ -14,6 +14,7 @@ from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from vibezen.metrics.address import Address, Node
+from vibezen.metrics.async_pool import SentinelPool
 from vibezen.metrics.slots import ServerReplaced
 
 _NOBODY: Final = "no Sentinel answers"
@@ -34,7 +35,7 @@ def sentinel_client(address: Address, options: Mapping[str, Any]) -> redis.Redis
 def async_sentinel_client(address: Address, options: Mapping[str, Any]) -> redis.asyncio.Redis:
     """For an event loop. It goes over to another primary without a word, as the client of a cluster does."""
     sentinels: Any = _AsyncSentinels(*_arguments(address, options))
-    found: redis.asyncio.Redis = sentinels.master_for(address.service)
+    found: redis.asyncio.Redis = sentinels.master_for(address.service, connection_pool_class=SentinelPool)
     return found
 
 
