@@ -20,14 +20,16 @@ from tests.producers.conftest import Arrived, MakeCollector
 from tests.support.proxy import StartProxy
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector, MetricType
-from vibezen.metrics.config import Collection, Durability, Redis
+from vibezen.metrics.config import Collection, Durability, Redis, load
 from vibezen.metrics.config import Spool as SpoolSettings
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producer_stats import Stats
+from vibezen.metrics.producers.adopter import Adopter
 from vibezen.metrics.producers.append import Batch
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired, decode_call, encode_call
 from vibezen.metrics.producers.spool import MAX_AGE, Spool, SpoolFull
 from vibezen.metrics.producers.spool_folder import SpoolFolder, take
+from vibezen.metrics.producers.uplink import Uplink
 
 AWAY: Final = "redis://127.0.0.1:1/0"
 MIB: Final = 1_048_576
@@ -104,7 +106,7 @@ def test_a_full_spool_makes_room_by_its_oldest_but_never_by_the_call_that_may_be
 
 
 def test_the_bound_counts_what_other_producers_hold(spool: Spool, tmp_path: Path) -> None:
-    other = Spool(tmp_path / "spool", "other", 5000, tmp_path / "quarantine")
+    other = Spool(tmp_path / "spool", "0" * 32, 5000, tmp_path / "quarantine")
     other.put(call(size=4000))
     with pytest.raises(SpoolFull):
         spool.make_room(1000, spare=None)
@@ -456,6 +458,22 @@ def test_what_is_for_another_store_is_left_alone(
     wait_until(lambda: "it is for another store" in caplog.text)
     assert second.close_sync() == 0
     assert arrived.values("m") == [1]
+
+
+def test_folders_and_files_of_others_in_the_spool_are_left_alone(redis_url: str, tmp_path: Path) -> None:
+    settings = load(redis_url=redis_url, storage_dir=tmp_path)
+    theirs = [settings.spool_dir / "letters" / "one.txt", settings.spool_dir / ("a" * 32) / "two.txt"]
+    for path in theirs:
+        path.parent.mkdir(parents=True)
+        path.write_text("not ours")
+    ours = settings.spool_dir / ("b" * 32)
+    ours.mkdir()
+    adopter, uplink = Adopter(settings, None), Uplink(settings, "nothing")
+    while adopter.step(uplink):
+        pass
+    assert not ours.exists()
+    assert [path.read_text() for path in theirs] == ["not ours", "not ours"]
+    assert list(theirs[0].parent.iterdir()) == theirs[:1]
 
 
 def test_what_was_left_too_long_ago_is_set_aside_and_counted_as_its_producers_loss(
