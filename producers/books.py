@@ -141,6 +141,10 @@ class Books:
             if self.spooled_is_safe:
                 self.changed.notify_all()
 
+    def all_dropped(self) -> int:
+        """Events that were given up, for whatever reason; call while holding `changed`."""
+        return sum(self.dropped.values()) + self.overflow.value()
+
     def open_before(self, position: int, buffered: int) -> int:
         """How many of the first `position` events are not settled yet; call while holding `changed`."""
         waiting = max(0, min(buffered, position - self.gone()))

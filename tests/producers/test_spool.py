@@ -250,7 +250,7 @@ def test_a_damaged_file_is_set_aside_counted_and_told_and_the_others_arrive(
     damaged.write_bytes(damaged.read_bytes()[:-5])
     lost = int(damaged.stem.partition("-")[2])
     proxy.come_back()
-    assert collector.flush_sync(20) == 0
+    assert collector.flush_sync(20) == lost
     assert len(arrived.values("m")) == 300 - lost
     assert collector.stats().dropped == {"spool_damaged": lost}
     assert [path.name for path in (tmp_path / "metrics_data" / "quarantine").iterdir()] == [
@@ -409,6 +409,21 @@ def test_a_forked_child_does_not_hold_the_spool_of_its_dead_parent(tmp_path: Pat
             folder.release()
         finally:
             os.kill(int(child), signal.SIGKILL)
+
+
+def test_what_is_dropped_while_a_flush_waits_is_not_told_as_safe(
+    make_collector: MakeCollector, wait_until: WaitUntil
+) -> None:
+    collector = make_collector(AWAY, spool=SpoolSettings(max_bytes=MIB), flush_interval_seconds=0.05)
+    record(collector, range(20_000))
+    wait_until(partial(spooled, collector, 20_000))
+    told: list[int] = []
+    flushing = threading.Thread(target=lambda: told.append(collector.flush_sync(1)))
+    flushing.start()
+    record(collector, range(8000), text="x" * 100)
+    flushing.join()
+    assert collector.stats().dropped["spool_full"] > 0
+    assert told == [20_000]
 
 
 def left_behind(make_collector: MakeCollector, events: int, **settings: Any) -> MetricsCollector:
