@@ -212,7 +212,7 @@ class Archiver:
     def commit(self) -> None:
         if self._since is None:
             return
-        extents = [*self._closed, *self._segments.write()]
+        extents = [*self._closed, *self._segments.write(self.renew)]
         if extents or self._dead or self._changed or self._position_order != self._logged_order:
             self._log.append(self._record(extents))
             self._logged, self._logged_order = self._position, self._position_order
