@@ -4,6 +4,7 @@ The order is the promise: lines on disk → commit record on disk → position i
 archiver truly stands; Redis' copy of the position serves lag and trimming.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Final
@@ -19,12 +20,14 @@ from vibezen.metrics.config import STREAM_BYTES, Archive
 from vibezen.metrics.consumers.forgetting import EVERY, forget
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
 from vibezen.metrics.consumers.segments import Segments
-from vibezen.metrics.consumers.shard import TRIM_SECONDS, attach, trim
+from vibezen.metrics.consumers.shard import MAX_COUNT, TRIM_SECONDS, attach, trim
 from vibezen.metrics.consumers.takeover import inherit
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout, partition_of
 from vibezen.metrics.verdict import Verdict, judge
+
+log = logging.getLogger(__name__)
 
 COMMIT_BYTES: Final = 4 * 1024 * 1024
 """Lines that are committed without waiting for the interval: more would only hold memory."""
@@ -75,9 +78,38 @@ class Archiver:
         self._entries_read = max(standing.entries_added - standing.length, 0)
         self.suspect = standing.suspect
         self._left = standing.position
+        self._note_missing(standing.books)
         # Letters that the books count already may have been looked at and taken away since.
         unconfirmed = standing.books.get(f"{taken.group}.rejected") != str(self._rejected)
         self._confirm(standing.position, standing.entries_read, state.last.dead if unconfirmed else [])
+
+    def _note_missing(self, books: Mapping[str, str]) -> None:
+        """The books are told only of what is on disk. Where they know of more, and the stream has it no more, somebody
+        has cut, damaged or removed a log, and what it named is gone. Our own record says so before the books forget."""
+        group = self._taken.group
+        told = sum(int(books.get(f"{group}.{name}", 0)) for name in ("events", "rejected"))
+        if told <= self._events + self._rejected:
+            return
+        missing = told - self._events - self._rejected - self._still_there()
+        if missing <= 0:
+            return
+        log.error(
+            "%s of shard %d: %d committed events are in no commit log any more", group, self._taken.shard, missing
+        )
+        self._events += missing
+        self._missing += missing
+        self._log.append(self._record([]))
+
+    def _still_there(self) -> int:
+        """Lines in the stream, up to where the group was left, that are not archived by what the log says."""
+        lines, since, end = 0, "-", self._left
+        while found := self._client.xrange(self._keys.events(self._taken.shard), since, end, count=MAX_COUNT):
+            for entry_id, fields in found:
+                entry = read_header(entry_id.decode(), fields)
+                seen = self._seen.get(entry.producer) if entry.producer else None
+                lines += min(max(entry.seq + entry.n - 1 - seen.number, 0), entry.n) if seen else entry.n
+            since = f"({found[-1][0].decode()}"
+        return lines
 
     def take(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> None:
         self._begin(entry_id)

@@ -148,8 +148,8 @@ def test_a_take_over_cut_off_anywhere_can_be_done_again(
 def test_a_successor_that_slept_while_it_took_over_takes_nothing_from_the_next_one(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, woken: str
 ) -> None:
-    """Epoch 2 looks at the log and sleeps; epoch 1 wakes and adds a record, which the server alone refuses; epoch 3 takes
-    over, relies on what it finds, and only then epoch 2 wakes."""
+    """Epoch 2 looks at the log and sleeps; epoch 1 wakes and adds a record, which the server alone refuses; epoch 3
+    takes over, relies on what it finds, and only then epoch 2 wakes."""
     path = layout.events / PARTITION / "0-1-1.jsonl"
     path.write_bytes(DATA * 2)
     first, second = Record("5-0", [extent("0-1-1.jsonl")]), Record("6-0", [extent("0-1-1.jsonl", 2 * len(DATA))])
