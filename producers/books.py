@@ -47,8 +47,8 @@ class Span(NamedTuple):
 class Tally:
     """A number that any thread may raise by `hit()`, and read, without a lock, and that is exact all the same.
 
-    `next` on `itertools.count` is one indivisible step, and so is its `repr`, which tells the number and leaves it as it
-    is. A lock would hold up for ever a signal handler that asks for the counters while its thread does.
+    `next` on `itertools.count` is one indivisible step, and so is its `repr`, which tells the number and leaves it as
+    it is. A lock would hold up for ever a signal handler that asks for the counters while its thread does.
     """
 
     def __init__(self) -> None:
