@@ -4,6 +4,7 @@ The order is the promise: lines on disk → commit record on disk → position i
 archiver truly stands; Redis' copy of the position serves lag and trimming.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Final
@@ -18,6 +19,7 @@ from vibezen.metrics.commitlog import Counters, DeadLetter, Extent, Record, Seen
 from vibezen.metrics.config import STREAM_BYTES, Archive
 from vibezen.metrics.consumers.forgetting import EVERY, forget
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
+from vibezen.metrics.consumers.missing import missing_events
 from vibezen.metrics.consumers.segments import Segments
 from vibezen.metrics.consumers.shard import TRIM_SECONDS, attach, trim
 from vibezen.metrics.consumers.takeover import inherit
@@ -25,6 +27,8 @@ from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout, partition_of
 from vibezen.metrics.verdict import Verdict, judge
+
+log = logging.getLogger(__name__)
 
 COMMIT_BYTES: Final = 4 * 1024 * 1024
 """Lines that are committed without waiting for the interval: more would only hold memory."""
@@ -75,9 +79,22 @@ class Archiver:
         self._entries_read = max(standing.entries_added - standing.length, 0)
         self.suspect = standing.suspect
         self._left = standing.position
+        self._note_missing(standing.books)
         # Letters that the books count already may have been looked at and taken away since.
         unconfirmed = standing.books.get(f"{taken.group}.rejected") != str(self._rejected)
         self._confirm(standing.position, standing.entries_read, state.last.dead if unconfirmed else [])
+
+    def _note_missing(self, books: Mapping[str, str]) -> None:
+        """Count what is in no log any more, and let our own log say so before the books forget."""
+        shard, group = self._taken.shard, self._taken.group
+        confirmed = sum(int(books.get(f"{group}.{name}", 0)) for name in ("events", "rejected"))
+        known = self._events + self._rejected
+        missing = missing_events(self._client, self._keys.events(shard), self._left, self._seen, confirmed, known)
+        if missing:
+            log.error("%s of shard %d: %d committed events are in no commit log any more", group, shard, missing)
+            self._events += missing
+            self._missing += missing
+            self._log.append(self._record([]))
 
     def take(self, entry_id: bytes, fields: Mapping[bytes, bytes]) -> None:
         self._begin(entry_id)
@@ -212,7 +229,7 @@ class Archiver:
     def commit(self) -> None:
         if self._since is None:
             return
-        extents = [*self._closed, *self._segments.write()]
+        extents = [*self._closed, *self._segments.write(self.renew)]
         if extents or self._dead or self._changed or self._position_order != self._logged_order:
             self._log.append(self._record(extents))
             self._logged, self._logged_order = self._position, self._position_order

@@ -11,7 +11,7 @@ from redis import Redis
 
 from vibezen.metrics import scripts
 from vibezen.metrics.consumers.lease import PACKAGE
-from vibezen.metrics.keys import Keys
+from vibezen.metrics.keys import IMPORTS, Keys
 
 KEPT: Final = 30 * 86_400.0
 """Seconds for which the number of a silent producer is kept; spools that are older are not sent any more."""
@@ -19,6 +19,8 @@ CLOSED_KEPT: Final = 3600.0
 """Seconds for which one is kept that has closed with nothing left to send."""
 EVERY: Final = 3600.0
 """Seconds between two looks."""
+_KEPT_FOR_GOOD: Final = IMPORTS.encode()
+"""An import is run again months later, and adds what is new by its number."""
 _SCAN_COUNT: Final = 500
 
 
@@ -40,7 +42,12 @@ def forget(client: Redis, keys: Keys, shard: int) -> int:
     while True:
         answer: Any = client.hscan(name, cursor, count=_SCAN_COUNT)
         cursor, found = answer
-        over = [part for producer, stored in found.items() if is_over(stored, now) for part in (producer, stored)]
+        over = [
+            part
+            for producer, stored in found.items()
+            if not producer.startswith(_KEPT_FOR_GOOD) and is_over(stored, now)
+            for part in (producer, stored)
+        ]
         if over:
             forgotten += int(scripts.run(client, script, [name], over))
         if not cursor:

@@ -6,6 +6,7 @@ commit that fills it was accepted; a stale owner's commit is refused, so its lat
 
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ from vibezen.metrics.config import Archive
 from vibezen.metrics.errors import Fenced
 from vibezen.metrics.layout import FILE_MODE, Layout, SegmentName, append_all, fsync_folder, hidden, make_folder, space
 
+ALIVE_SECONDS: Final = 1.0
+"""Between two signs of life while files are written."""
 OPEN_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 
 
@@ -78,7 +81,8 @@ class Segment:
 
     def close(self) -> None:
         if self._fd is not None:
-            os.close(self._fd)
+            fd, self._fd = self._fd, None
+            os.close(fd)
 
 
 class Segments:
@@ -105,11 +109,21 @@ class Segments:
         path = self._layout.segment(partition, SegmentName(self._shard, self._epoch, self._number))
         return Segment(path, str(path.relative_to(self._layout.events)), monotonic())
 
-    def write(self) -> list[Extent]:
+    def write(self, alive: Callable[[], None]) -> list[Extent]:
         """Make all gathered lines durable; what of the files they went to is data once a record names it. Until
-        `publish` the same is answered again: nothing is forgotten when a later step finds no space."""
-        for segment in self._touched.values():
+        `publish` the same is answered again: nothing is forgotten when a later step finds no space.
+
+        `alive` is called now and then: history of a thousand hours in one commit takes longer than a lease."""
+        surplus = len(self._open) - self._policy.max_open_segments
+        too_many = set(list(self._open)[:surplus]) if surplus > 0 else ()
+        told = monotonic()
+        for partition, segment in self._touched.items():
             segment.write()
+            if partition in too_many:  # which `roll` closes for good: a process has only so many descriptors
+                segment.close()
+            if monotonic() - told >= ALIVE_SECONDS:
+                told = monotonic()
+                alive()
         return [segment.extent() for segment in self._touched.values()]
 
     def publish(self) -> None:

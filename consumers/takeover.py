@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from vibezen.metrics.commitlog import Extent, LogState, Record, Seen, encode_record, fold, read_log
+from vibezen.metrics.errors import Fenced
 from vibezen.metrics.layout import (
     FILE_MODE,
     Layout,
@@ -81,7 +82,9 @@ def inherit(layout: Layout, shard: int, epoch: int) -> Inherited:
         last.position, [], _recent(state.producers), last.dead, last.counters, last.before, account=last.account
     )
     path = layout.log(shard, epoch)
-    publish_once(path, encode_record(snapshot))
+    if not publish_once(path, encode_record(snapshot)):
+        # The fence was lost with a server's data, and given to somebody else once more.
+        raise Fenced(f"archive of shard {shard}: another owner has begun epoch {epoch}")
     return Inherited(state, CommitLog(path))
 
 
@@ -96,16 +99,34 @@ def _seal_newest(layout: Layout, shard: int, epoch: int) -> LogState:
     logs = [(found, path) for found, path in layout.logs(shard) if found < epoch]
     if not logs:
         return fold(b"")
-    _, newest = logs.pop()
-    state = _without_missing(layout, read_log(newest))
+    predecessor, newest = logs.pop()
+    state = _settled(layout, newest, layout.closing(shard, predecessor))
     for extent in state.extents.values():
         if not extent.closed:
             _seal_segment(layout, extent)
     if not state.last.sealed:
         _seal_log(newest, state)
+    layout.closing(shard, predecessor).unlink(missing_ok=True)
     for _, path in logs:
         if not read_log(path).last.sealed:
             path.unlink()
+    return state
+
+
+def _settled(layout: Layout, log: Path, closing: Path) -> LogState:
+    """What a log says, the same for all who close it.
+
+    Its owner may sleep and add a record between the looks of two of them, one of which sleeps, too: the late one would
+    cut off what the other has relied on. So the first one's look is settled by a link that replaces nothing. Whoever
+    comes after that was taken away again finds the log closed.
+    """
+    while not (state := _without_missing(layout, read_log(log))).last.sealed:
+        look = msgspec.structs.replace(state.last, segments=[*state.extents.values()], producers=state.producers)
+        publish_once(closing, encode_record(look))
+        with suppress(FileNotFoundError):
+            settled = read_log(closing)
+            if not read_log(log).last.sealed:
+                return settled
     return state
 
 

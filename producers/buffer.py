@@ -2,10 +2,20 @@
 
 from collections import deque
 from contextlib import suppress
+from typing import NamedTuple
 
 from vibezen.metrics.event import Event
 from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers.books import Books
+
+
+class Mark(NamedTuple):
+    """A moment: the position right after the newest event, how many events before it are not settled, and how many were
+    given up until then."""
+
+    position: int
+    open: int
+    dropped: int
 
 
 class Buffer:
@@ -60,6 +70,18 @@ class Buffer:
         with self.books.changed:
             self.books.changed.wait_for(lambda: not self.books.open_before(position, len(self.events)), seconds)
             return self.books.open_before(position, len(self.events))
+
+    def mark(self) -> Mark:
+        """What `unsafe_since` looks back to."""
+        position = self.position()
+        with self.books.changed:
+            return Mark(position, self.books.open_before(position, len(self.events)), self.books.all_dropped())
+
+    def unsafe_since(self, mark: Mark, left: int) -> int:
+        """How many of the events that were open at `mark` are not safe, `left` of them still open: with those that were
+        given up meanwhile. Of what is given up the oldest comes first."""
+        with self.books.changed:
+            return left + max(0, min(self.books.all_dropped() - mark.dropped, mark.open - left))
 
     def stats(self) -> Stats:
         with self.books.changed:

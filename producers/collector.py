@@ -235,10 +235,11 @@ class MetricsCollector(Instruments):
 
     def flush_sync(self, timeout: float = CLOSE_DEADLINE) -> int:
         """Wait until everything recorded before this call is safe, by the `durability` chosen: in the stream, on
-        replicas, or on disk. Returns how many events still are not after `timeout` seconds."""
-        position = self._buffer.position()
+        replicas, or on disk. Returns how many events still are not after `timeout` seconds, with those that were
+        dropped while it waited."""
+        mark = self._buffer.mark()
         self.flush_nowait()
-        return self._buffer.wait_settled(position, timeout)
+        return self._buffer.unsafe_since(mark, self._buffer.wait_settled(mark.position, timeout))
 
     def close_sync(self, deadline: float = CLOSE_DEADLINE) -> int:
         """Send what waits and end the sender. Returns how many events are not safe after `deadline` seconds. They are

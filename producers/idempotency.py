@@ -6,12 +6,11 @@ from typing import Final, NamedTuple
 
 from vibezen.metrics.batch import MAX_SEQ
 from vibezen.metrics.event import MAX_BATCH_EVENTS
+from vibezen.metrics.keys import IMPORTS
 from vibezen.metrics.serving.errors import ApiError
 
 HEADER: Final = "Idempotency-Key"
 _KEY: Final = re.compile(r"([!#-.0-~]{1,200})/([1-9][0-9]{0,15})\Z")
-IMPORTS: Final = "import-"
-"""How the producers of imports are named: a client that took such a name would keep that import from going on."""
 _RULE: Final = (
     "expected <producer>/<number>: 1 to 200 visible ASCII characters without / and quotation mark, a slash, "
     "and the number of the body's first event, counted from 1"
@@ -34,6 +33,6 @@ def parse_key(values: Sequence[str]) -> Key | None:
     found = _KEY.match(text)
     if len(values) > 1 or found is None or int(found[2]) > MAX_SEQ - MAX_BATCH_EVENTS:
         raise ApiError(400, _RULE, code="bad_key", field=HEADER)
-    if found[1].startswith(IMPORTS):
+    if found[1].startswith(IMPORTS):  # a client that took such a name would keep that import from going on
         raise ApiError(400, f"names that begin with {IMPORTS} belong to imports", code="bad_key", field=HEADER)
     return Key(found[1], int(found[2]))

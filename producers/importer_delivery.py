@@ -28,9 +28,8 @@ from vibezen.metrics.connection import (
     redis_url,
 )
 from vibezen.metrics.errors import ImportStopped, ServerUnavailable, ServerUnsuitable
-from vibezen.metrics.keys import GROUPS, Keys
+from vibezen.metrics.keys import GROUPS, IMPORTS, Keys
 from vibezen.metrics.producers.append import Appended, Batch, append, last_number, raise_shards, shard_holding
-from vibezen.metrics.producers.idempotency import IMPORTS
 from vibezen.metrics.producers.importer_report import Balance
 from vibezen.metrics.producers.importer_source import Interrupted
 

@@ -113,14 +113,15 @@ class Sender:
         """Send what waits and end. Returns how many events are not safe after `deadline` seconds; they are left in the
         spool, or given up where there is none."""
         end = clock.monotonic() + deadline
-        position = self._buffer.position()
+        mark = self._buffer.mark()
         self.ask_stop()
         alive = self._thread is not None and self._thread.is_alive() and not self._given_up
-        left = self._buffer.wait_settled(position, deadline / 2 if alive else 0.0)
+        left = self._buffer.wait_settled(mark.position, deadline / 2 if alive else 0.0)
         if left:  # the sender may hang in a call: what waits is brought to disk from here, in time
             if self._outbox.is_free(end - clock.monotonic()):
                 self._outbox.keep_waiting()
-            left = self._buffer.wait_settled(position, max(0.0, end - clock.monotonic()) if alive else 0.0)
+            left = self._buffer.wait_settled(mark.position, max(0.0, end - clock.monotonic()) if alive else 0.0)
+        unsafe = self._buffer.unsafe_since(mark, left)
         if left or not alive:
             self._given_up = True
             self.wake()
@@ -130,7 +131,7 @@ class Sender:
             self._given_up = True
         if self._outbox.is_free(_DISK_SECONDS):
             self._outbox.leave(sender_hangs=self._thread is not None and self._thread.is_alive())
-        return left
+        return unsafe
 
     def tell_left(self, left: int) -> None:
         """Say what becomes of the `left` events that `close` returned."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from vibezen.metrics import clock
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired
-from vibezen.metrics.producers.spool_folder import CallFile, SpoolFolder, call_files, make, take
+from vibezen.metrics.producers.spool_folder import CallFile, SpoolFolder, call_files, is_producer, make, take
 
 QUARANTINE: Final = "quarantine"
 """Folder of the store for calls that must not be sent any more."""
@@ -145,9 +145,11 @@ class Spool:
 
 
 def folders(root: Path) -> list[Path]:
-    """Of all producers, in no order; empty where there is no spool, or none we may look into."""
+    """Of all producers, in no order; empty where there is no spool, or none we may look into. Other folders there are
+    none of our business."""
     with suppress(OSError), os.scandir(root) as entries:
-        return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        ours = (entry for entry in entries if is_producer(entry.name))
+        return [Path(entry.path) for entry in ours if entry.is_dir(follow_symlinks=False)]
     return []
 
 

@@ -21,6 +21,8 @@ from vibezen.metrics.producers.append_call import AppendCall, decode_call, encod
 LOCK: Final = "lock"
 SUFFIX: Final = ".batch"
 _NAME: Final = re.compile(r"(\d+)-(\d+)\.batch\Z")
+_UNFINISHED: Final = re.compile(r"\.\d+-\d+\.batch\.[0-9a-f]+\.tmp\Z")
+_PRODUCER: Final = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class CallFile(NamedTuple):
@@ -86,10 +88,10 @@ class SpoolFolder:
             _close(lock)
 
     def remove(self) -> None:
-        """The folder and all that is in it, then the lock."""
+        """The folder and all that is ours in it, then the lock. With anything else in it, it stays."""
         with suppress(OSError):
             for name in os.listdir(self.path):
-                if name != LOCK:
+                if _NAME.match(name) or _UNFINISHED.match(name):
                     (self.path / name).unlink()
             (self.path / LOCK).unlink()
             self.path.rmdir()
@@ -102,6 +104,11 @@ def make(path: Path) -> None:
         make_folder(path)
     except StoreFull as full:  # for archivers, who wait until there is space
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from full
+
+
+def is_producer(name: str) -> bool:
+    """Whether a folder of this name is one of ours."""
+    return _PRODUCER.match(name) is not None
 
 
 def take(path: Path) -> SpoolFolder | None:

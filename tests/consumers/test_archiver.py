@@ -11,6 +11,7 @@ from tests.support.feeding import NOON, Feed, event, lag, lines_on_disk, values_
 from vibezen.metrics.batch import EntryId
 from vibezen.metrics.commitlog import read_log
 from vibezen.metrics.config import Archive
+from vibezen.metrics.consumers import segments
 from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.consumers.shard import Sink, trim
 from vibezen.metrics.errors import Fenced, StreamMoved
@@ -167,7 +168,7 @@ def test_bytes_no_commit_names_are_not_data(
     drain(dying)
     feed.append([event(2)])
     stale_entry(client, dying)
-    dying._segments.write()
+    dying._segments.write(dying.renew)
     assert values_on_disk(layout.root) == Counter([1.0, 2.0])
     drain(new_archiver())
     assert values_on_disk(layout.root) == Counter([1.0, 2.0])
@@ -381,6 +382,46 @@ def test_at_most_the_allowed_segments_stay_open(
         drain(archiver)
     assert len(archiver._segments._open) == 2
     assert values_on_disk(layout.root) == Counter(float(hour) for hour in range(6))
+
+
+def test_history_of_many_hours_in_one_commit_needs_few_descriptors(
+    client: redis.Redis, layout: Layout, new_archiver: NewArchiver, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, most = os.fdatasync, 0
+
+    def count(fd: int) -> None:
+        nonlocal most
+        most = max(most, len(os.listdir("/proc/self/fd")))
+        real(fd)
+
+    archiver = new_archiver(Archive(max_open_segments=2))
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fdatasync", count)
+    feed = Feed(client)
+    feed.append([event(hour, NOON - 3600 * hour) for hour in range(30)])
+    drain(archiver)
+    feed.append([event(30 + hour, NOON - 3600 * hour) for hour in range(30)])
+    drain(archiver)
+    assert most <= before + 5
+    assert values_on_disk(layout.root) == Counter(map(float, range(60)))
+
+
+def test_an_owner_that_writes_many_files_shows_that_it_lives(
+    client: redis.Redis, new_archiver: NewArchiver, drain: Drain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "ALIVE_SECONDS", 0.0)
+    archiver = new_archiver()
+    client.delete(KEYS.lease(0, "archive"))
+    real, leases = os.fdatasync, []
+
+    def look(fd: int) -> None:
+        leases.append(client.exists(KEYS.lease(0, "archive")))
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", look)
+    Feed(client).append([event(hour, NOON - 3600 * hour) for hour in range(3)])
+    drain(archiver)
+    assert leases[:3] == [0, 1, 1]
 
 
 def test_an_old_segment_is_closed_while_nothing_comes_in(

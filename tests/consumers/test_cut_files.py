@@ -113,3 +113,23 @@ def test_a_segment_that_was_removed_does_not_stop_its_owner(
     assert client.hget(KEYS.books(0), "archive.missing") == b"15"
     (found,) = judge(0, read_all(killed, 0))
     assert found.seen == "shard 0: 15 committed events are gone: something cut or removed their file"
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_commits_that_a_damaged_log_names_no_more_are_told_and_counted_unless_the_stream_still_has_them(
+    client: redis.Redis, killed: Layout, drain: Drain, trimmed: bool
+) -> None:
+    if trimmed:
+        client.xtrim(KEYS.events(0), maxlen=1, approximate=False)
+    lines = log_of(killed).read_bytes().splitlines(keepends=True)
+    lines[-3] = lines[-3].replace(b"5", b"6")
+    log_of(killed).write_bytes(b"".join(lines))
+    take_over(client, killed, drain)
+    take_over(client, killed, drain)
+    gone = len(ALL) - values_on_disk(killed.root).total()
+    assert gone == (2 * BATCH if trimmed else 0)
+    findings = [finding.seen for finding in judge(0, read_all(killed, 0))]
+    assert findings == (
+        [f"shard 0: {gone} committed events are gone: something cut or removed their file"] if gone else []
+    )
+    assert client.hget(KEYS.books(0), "archive.missing") == str(gone).encode()

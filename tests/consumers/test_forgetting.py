@@ -5,7 +5,7 @@ import pytest
 import redis
 
 from vibezen.metrics.consumers.forgetting import CLOSED_KEPT, KEPT, forget, is_over
-from vibezen.metrics.keys import Keys
+from vibezen.metrics.keys import IMPORTS, Keys
 
 KEYS = Keys()
 NOW = 1_763_985_600.0
@@ -41,8 +41,9 @@ def test_those_that_send_no_more_are_forgotten(client: redis.Redis) -> None:
     for number in range(1200):
         client.hset(name, f"gone-{number}", stored(KEPT + 60, now))
     client.hset(name, "here", stored(60, now))
+    client.hset(name, IMPORTS + "a", stored(12 * KEPT, now))
     assert forget(client, KEYS, 0) == 1200
-    assert client.hkeys(name) == [b"here"]
+    assert set(client.hkeys(name)) == {b"here", b"import-a"}, "an import is run again months later"
     assert forget(client, KEYS, 7) == 0
 
 

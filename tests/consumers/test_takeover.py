@@ -5,7 +5,7 @@ import pytest
 from vibezen.metrics.commitlog import Extent, Record, Seen, encode_record, read_log
 from vibezen.metrics.consumers import takeover
 from vibezen.metrics.consumers.segments import Segment
-from vibezen.metrics.consumers.takeover import PRODUCERS_KEPT, inherit
+from vibezen.metrics.consumers.takeover import PRODUCERS_KEPT, Inherited, inherit
 from vibezen.metrics.errors import Fenced
 from vibezen.metrics.layout import Layout, hidden, publish_copy
 
@@ -157,3 +157,39 @@ def test_a_take_over_cut_off_anywhere_can_be_done_again(
     assert not hidden(path).exists()
     assert (state.last.position, state.producers["p"].number) == ("5-0", 2)
     assert read_log(layout.log(0, 3)).last.position == "5-0"
+
+
+@pytest.mark.parametrize("woken", ["_without_missing", "_seal_segment", "_seal_log"])
+def test_a_successor_that_slept_while_it_took_over_takes_nothing_from_the_next_one(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, woken: str
+) -> None:
+    """Epoch 2 looks at the log and sleeps; epoch 1 wakes and adds a record, which the server alone refuses; epoch 3
+    takes over, relies on what it finds, and only then epoch 2 wakes."""
+    path = layout.events / PARTITION / "0-1-1.jsonl"
+    path.write_bytes(DATA * 2)
+    first, second = Record("5-0", [extent("0-1-1.jsonl")]), Record("6-0", [extent("0-1-1.jsonl", 2 * len(DATA))])
+    log = write_log(layout, 1, first)
+    real = getattr(takeover, woken)
+    relied: list[Inherited] = []
+
+    def sleep(*arguments: object) -> object:
+        monkeypatch.setattr(takeover, woken, real)
+        with log.open("ab") as sleeper:
+            sleeper.write(encode_record(second))
+        relied.append(inherit(layout, 0, 3))
+        return real(*arguments)
+
+    monkeypatch.setattr(takeover, woken, sleep)
+    inherit(layout, 0, 2)
+    position, end = relied[0].state.last.position, relied[0].state.extents[f"{PARTITION}/0-1-1.jsonl"].end
+    assert path.read_bytes() == (DATA * 2)[:end]
+    assert read_log(log).last.position == position
+    assert read_log(log).extents[f"{PARTITION}/0-1-1.jsonl"].end == end
+    assert not layout.closing(0, 1).exists()
+
+
+def test_an_epoch_that_somebody_else_has_begun_is_not_joined(layout: Layout) -> None:
+    """A server that lost its data may give a number twice."""
+    inherit(layout, 0, 2)
+    with pytest.raises(Fenced):
+        inherit(layout, 0, 2)

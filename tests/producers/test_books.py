@@ -1,5 +1,6 @@
 """Counting without locks, and the one equation of the books."""
 
+import sys
 import threading
 
 from vibezen.metrics.event import Event
@@ -19,6 +20,27 @@ def filled(events: int, bound: int = 1000) -> Buffer:
         buffer.events.append(Event("m", number))
         buffer.drop_excess()
     return buffer
+
+
+def test_a_tally_can_be_read_by_a_signal_handler_while_its_thread_reads_it() -> None:
+    tally = Tally()
+    tally.hit()
+    told = []
+
+    def interrupt(*_: object) -> None:
+        told.append(tally.value())
+
+    def read() -> None:
+        sys.settrace(lambda *_: interrupt)
+        told.append(tally.value())
+        sys.settrace(None)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(10)
+    assert not reader.is_alive()
+    assert len(told) > 1
+    assert set(told) == {1}
 
 
 def test_a_tally_is_exact_under_threads_and_reads() -> None:

@@ -20,11 +20,12 @@ from tests.producers.conftest import Arrived, MakeCollector
 from tests.support.proxy import StartProxy
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector, MetricType
-from vibezen.metrics.config import Collection, Durability, Redis, Settings
+from vibezen.metrics.config import Collection, Durability, Redis, Settings, load
 from vibezen.metrics.config import Spool as SpoolSettings
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producer_stats import Stats
+from vibezen.metrics.producers.adopter import Adopter
 from vibezen.metrics.producers.append import Batch
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired, decode_call, encode_call
 from vibezen.metrics.producers.buffer import Buffer
@@ -32,6 +33,7 @@ from vibezen.metrics.producers.call_maker import CallMaker
 from vibezen.metrics.producers.outbox import Outbox
 from vibezen.metrics.producers.spool import MAX_AGE, Spool, SpoolFull
 from vibezen.metrics.producers.spool_folder import SpoolFolder, take
+from vibezen.metrics.producers.uplink import Uplink
 
 AWAY: Final = "redis://127.0.0.1:1/0"
 MIB: Final = 1_048_576
@@ -108,7 +110,7 @@ def test_a_full_spool_makes_room_by_its_oldest_but_never_by_the_call_that_may_be
 
 
 def test_the_bound_counts_what_other_producers_hold(spool: Spool, tmp_path: Path) -> None:
-    other = Spool(tmp_path / "spool", "other", 5000, tmp_path / "quarantine")
+    other = Spool(tmp_path / "spool", "0" * 32, 5000, tmp_path / "quarantine")
     other.put(call(size=4000))
     with pytest.raises(SpoolFull):
         spool.make_room(1000, spare=None)
@@ -268,7 +270,7 @@ def test_a_damaged_file_is_set_aside_counted_and_told_and_the_others_arrive(
     damaged.write_bytes(damaged.read_bytes()[:-5])
     lost = int(damaged.stem.partition("-")[2])
     proxy.come_back()
-    assert collector.flush_sync(20) == 0
+    assert collector.flush_sync(20) == lost
     assert len(arrived.values("m")) == 300 - lost
     assert collector.stats().dropped == {"spool_damaged": lost}
     assert [path.name for path in (tmp_path / "metrics_data" / "quarantine").iterdir()] == [
@@ -449,6 +451,21 @@ def test_a_forked_child_does_not_hold_the_spool_of_its_dead_parent(tmp_path: Pat
             os.kill(int(child), signal.SIGKILL)
 
 
+def test_what_is_dropped_while_a_flush_waits_is_not_told_as_safe(
+    make_collector: MakeCollector, wait_until: WaitUntil
+) -> None:
+    collector = make_collector(AWAY, spool=SpoolSettings(max_bytes=MIB), flush_interval_seconds=0.05)
+    record(collector, range(20_000))
+    wait_until(partial(spooled, collector, 20_000))
+    told: list[int] = []
+    flushing = threading.Thread(target=lambda: told.append(collector.flush_sync(1)))
+    flushing.start()
+    record(collector, range(8000), text="x" * 100)
+    flushing.join()
+    assert collector.stats().dropped["spool_full"] > 0
+    assert told == [20_000]
+
+
 def left_behind(make_collector: MakeCollector, events: int, **settings: Any) -> MetricsCollector:
     collector = make_collector(AWAY, **settings)
     record(collector, range(events))
@@ -496,6 +513,22 @@ def test_what_is_for_another_store_is_left_alone(
     wait_until(lambda: "it is for another store" in caplog.text)
     assert second.close_sync() == 0
     assert arrived.values("m") == [1]
+
+
+def test_folders_and_files_of_others_in_the_spool_are_left_alone(redis_url: str, tmp_path: Path) -> None:
+    settings = load(redis_url=redis_url, storage_dir=tmp_path)
+    theirs = [settings.spool_dir / "letters" / "one.txt", settings.spool_dir / ("a" * 32) / "two.txt"]
+    for path in theirs:
+        path.parent.mkdir(parents=True)
+        path.write_text("not ours")
+    ours = settings.spool_dir / ("b" * 32)
+    ours.mkdir()
+    adopter, uplink = Adopter(settings, None), Uplink(settings, "nothing")
+    while adopter.step(uplink):
+        pass
+    assert not ours.exists()
+    assert [path.read_text() for path in theirs] == ["not ours", "not ours"]
+    assert list(theirs[0].parent.iterdir()) == theirs[:1]
 
 
 def test_what_was_left_too_long_ago_is_set_aside_and_counted_as_its_producers_loss(

@@ -86,6 +86,10 @@ class Layout:
             if _SEGMENT.match(path.name):
                 yield path
 
+    def closing(self, shard: int, epoch: int) -> Path:
+        """What the first to close a commit log found in it; there only while somebody closes it."""
+        return self.commits / f".{shard}-{epoch}.closing"
+
     def logs(self, shard: int) -> list[tuple[int, Path]]:
         """(epoch, path) of a shard's commit logs, oldest first."""
         paths = self.commits.glob(f"{shard}-*.log")
