@@ -59,7 +59,8 @@ local function is_full()
   if not most then
     return false
   end
-  return (redis.call('MEMORY', 'USAGE', stream) or 0) > most
+  -- Trimming leaves the newest entry that was read: by itself, however large, it must not keep all others out for ever.
+  return redis.call('XLEN', stream) > 1 and redis.call('MEMORY', 'USAGE', stream) > most
 end
 
 local status, created, known = 'duplicate', 0, 0

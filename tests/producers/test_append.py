@@ -97,7 +97,7 @@ def test_a_call_without_batches_writes_the_counters_alone(server_client: redis.R
 
 
 def test_a_stream_over_its_bound_refuses_new_events_and_nothing_else(server_client: redis.Redis) -> None:
-    put(server_client, 1, lines(1, 500))
+    put(server_client, 1, lines(1, 400), lines(401, 500))
     server_client.hset(KEYS.books(0), "archive.max_bytes", 1000)
     for seq in (1, 501):
         with pytest.raises(redis.exceptions.OutOfMemoryError) as refused:
@@ -105,9 +105,17 @@ def test_a_stream_over_its_bound_refuses_new_events_and_nothing_else(server_clie
         assert is_refusal(refused.value)
     assert put(server_client, 1, lines(1, 500)).duplicate
     assert append(server_client, KEYS, 0, "producer", 501, [], b"{}").last == 500
-    assert entries(server_client) == [(1, 500, lines(1, 500).payload)]
+    assert entries(server_client) == [(1, 400, lines(1, 400).payload), (401, 100, lines(401, 500).payload)]
     server_client.xtrim(KEYS.events(0), maxlen=0)
     assert put(server_client, 501, lines(501, 502)).last == 502
+
+
+def test_the_one_entry_that_trimming_leaves_keeps_no_other_out_however_large_it_is(server_client: redis.Redis) -> None:
+    server_client.hset(KEYS.books(0), "archive.max_bytes", 1000)
+    put(server_client, 1, lines(1, 500))
+    assert put(server_client, 501, lines(501, 502)).last == 502
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        put(server_client, 503, lines(503, 504))
 
 
 def test_a_repeated_call_adds_nothing(server_client: redis.Redis) -> None:
