@@ -1,3 +1,4 @@
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -238,11 +239,18 @@ def test_an_unknown_group_is_refused(settings: Settings) -> None:
         run("digest", settings)
 
 
+@pytest.mark.parametrize("when", [1, 2], ids=["segment", "record"])
 def test_a_failing_disk_ends_the_process_before_anything_is_confirmed(
-    client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch, when: int
 ) -> None:
+    calls, fdatasync = 0, os.fdatasync
+
     def fail(fd: int) -> None:
-        raise OSError(5, "Input/output error")
+        nonlocal calls
+        calls += 1
+        if calls == when:
+            raise OSError(5, "Input/output error")
+        fdatasync(fd)
 
     Feed(client).append([event(1)])
     monkeypatch.setattr("vibezen.metrics.consumers.segments.os.fdatasync", fail)

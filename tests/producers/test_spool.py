@@ -521,12 +521,14 @@ def test_folders_and_files_of_others_in_the_spool_are_left_alone(redis_url: str,
     for path in theirs:
         path.parent.mkdir(parents=True)
         path.write_text("not ours")
-    ours = settings.spool_dir / ("b" * 32)
+    ours, empty = settings.spool_dir / ("b" * 32), settings.spool_dir / "empty"
     ours.mkdir()
+    empty.mkdir()
     adopter, uplink = Adopter(settings, None), Uplink(settings, "nothing")
     while adopter.step(uplink):
         pass
     assert not ours.exists()
+    assert empty.exists()
     assert [path.read_text() for path in theirs] == ["not ours", "not ours"]
     assert list(theirs[0].parent.iterdir()) == theirs[:1]
 

@@ -109,18 +109,18 @@ def _run(chosen: Sequence[Mutant], folder: Path, workers: int, console: Console)
 def _copy(to: Path) -> Path:
     """A tree of its own, with what is in the working folder, and `vibezen.metrics` in it."""
     if shutil.which("git") and (ROOT / ".git").exists():
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, stdout=-1
-        )
-        for name in filter(None, listed.stdout.decode().split("\0")):
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+        for name in filter(None, listed.stdout.split("\0")):
             if os.path.lexists(ROOT / name):
                 (to / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
     else:
         shutil.copytree(ROOT, to, symlinks=True, ignore=shutil.ignore_patterns(*NOT_COPIED))
     script = "import vibezen.metrics.consumers.lease as module; print(module.__file__)"
-    found = subprocess.run([sys.executable, "-c", script], cwd=to, env=_environment(to), check=True, stdout=-1)
-    imported = Path(found.stdout.decode().strip())
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, cwd=to, env=_environment(to), check=True, stdout=subprocess.PIPE, text=True)
+    imported = Path(found.stdout.strip())
     if not imported.is_relative_to(to):
         raise SystemExit(f"tests would import {imported} instead of the copy in {to}")
     return to
