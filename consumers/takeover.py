@@ -22,6 +22,7 @@ from vibezen.metrics.layout import (
     append_all,
     fsync_folder,
     hidden,
+    make_folder,
     publish,
     publish_copy,
     publish_once,
@@ -105,12 +106,29 @@ def _seal_newest(layout: Layout, shard: int, epoch: int) -> LogState:
         if not extent.closed:
             _seal_segment(layout, extent)
     if not state.last.sealed:
+        _keep_damaged(layout, newest)
         _seal_log(newest, state)
     layout.closing(shard, predecessor).unlink(missing_ok=True)
     for _, path in logs:
-        if not read_log(path).last.sealed:
+        # What is damaged stays, for `verify` to name: it may have been sealed, and be the only word on its segments.
+        if not read_log(path).last.sealed and not _is_damaged(path.read_bytes()):
             path.unlink()
     return state
+
+
+def _is_damaged(log_bytes: bytes) -> bool:
+    """Whether a log has whole lines that are no records. A crash leaves a torn end, and nothing else."""
+    return b"\n" in log_bytes[fold(log_bytes).length :]
+
+
+def _keep_damaged(layout: Layout, log_file: Path) -> None:
+    """Before a log is closed: what something else has damaged is evidence of what it named."""
+    data = log_file.read_bytes()
+    if _is_damaged(data):
+        kept = layout.quarantine / log_file.name
+        make_folder(kept.parent)
+        publish_once(kept, data)
+        log.error("%s is damaged; as it was, it is kept as %s", log_file, kept)
 
 
 def _settled(layout: Layout, log: Path, closing: Path) -> LogState:

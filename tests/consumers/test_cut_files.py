@@ -133,3 +133,33 @@ def test_commits_that_a_damaged_log_names_no_more_are_told_and_counted_unless_th
         [f"shard 0: {gone} committed events are gone: something cut or removed their file"] if gone else []
     )
     assert client.hget(KEYS.books(0), "archive.missing") == str(gone).encode()
+
+
+def test_a_damaged_log_is_kept_before_it_is_closed(
+    client: redis.Redis, killed: Layout, drain: Drain, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = log_of(killed)
+    lines = first.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b"position", b"positiom")
+    first.write_bytes(b"".join(lines))
+    take_over(client, killed, drain)
+    assert (killed.quarantine / first.name).read_bytes() == b"".join(lines)
+    assert "is damaged" in caplog.text
+
+
+def test_a_sealed_log_that_was_damaged_later_stays_for_verify_to_name(
+    client: redis.Redis, killed: Layout, drain: Drain
+) -> None:
+    sealed = log_of(killed)
+    take_over(client, killed, drain)
+    sealed.write_bytes(sealed.read_bytes().replace(b"position", b"positiom"))
+    take_over(client, killed, drain)
+    assert sealed.exists()
+    assert [finding.status for finding in judge(0, read_all(killed, 0))][:1] == ["fail"]
+
+
+def test_a_torn_end_is_no_damage(client: redis.Redis, killed: Layout, drain: Drain) -> None:
+    with log_of(killed).open("ab") as file:
+        file.write(b"00000000 {")
+    take_over(client, killed, drain)
+    assert not killed.quarantine.exists()
