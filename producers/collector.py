@@ -245,9 +245,13 @@ class MetricsCollector(Instruments):
         """Send what waits and end the sender. Returns how many events are not safe after `deadline` seconds. They are
         left in the spool, for the next process to send; without one they are given up. Recording afterwards is dropped
         and counted. May be called again."""
-        self._closed, self._ready = True, False
+        self.stop_recording()
         self.end_measuring()
         return self._sender.close(deadline) if self._sender is not None else 0
+
+    def stop_recording(self) -> None:
+        """Drop and count what is recorded from now on; sends nothing. The interpreter's end and `close_sync` do it."""
+        self._closed, self._ready = True, False
 
     async def flush(self, timeout: float = CLOSE_DEADLINE) -> int:  # noqa: ASYNC109 - the wait is a thread's
         """`flush_sync` without holding up the event loop."""

@@ -20,20 +20,21 @@ class Closes(Protocol):
     def tell_left(self, left: int) -> None: ...
 
 
-class Forks(Protocol):
-    """A collector: in a forked child it becomes a producer of its own."""
+class Records(Protocol):
+    """A collector: in a forked child it becomes a producer of its own, and at the end it takes no more events."""
 
     def start_anew(self) -> None: ...
+    def stop_recording(self) -> None: ...
 
 
 # Senders are held here while they run: a collector that was let go of still delivers what it was told.
 _running: set[Closes] = set()
-_forking: weakref.WeakSet[Forks] = weakref.WeakSet()
+_recording: weakref.WeakSet[Records] = weakref.WeakSet()
 _child_exit_pid = 0
 
 
-def born(collector: Forks) -> None:
-    _forking.add(collector)
+def born(collector: Records) -> None:
+    _recording.add(collector)
 
 
 def started(sender: Closes) -> None:
@@ -53,6 +54,8 @@ def ended(sender: Closes) -> None:
 
 def _close_all() -> None:
     end = monotonic() + CLOSE_DEADLINE
+    for collector in list(_recording):  # or what functions that run later record would wait for a sender for ever
+        collector.stop_recording()
     senders = list(_running)
     for sender in senders:
         sender.ask_stop()
@@ -62,7 +65,7 @@ def _close_all() -> None:
 
 def _after_fork() -> None:
     _running.clear()
-    for collector in list(_forking):
+    for collector in list(_recording):
         collector.start_anew()
 
 

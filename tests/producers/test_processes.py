@@ -72,6 +72,27 @@ atexit.register(collector.record_nowait, "m", 5)
     assert arrived.values() == [5]
 
 
+def test_events_of_exit_functions_that_run_after_the_end_of_collecting_are_dropped_and_counted(
+    redis_url: str, arrived: Arrived
+) -> None:
+    program = """
+import atexit, sys
+def late():
+    collector.record_nowait("m", 6)
+    print(collector.stats())
+atexit.register(late)
+from vibezen.metrics import MetricsCollector
+collector = MetricsCollector(redis_url=sys.argv[1])
+collector.record_nowait("m", 5)
+"""
+    done = python(program, redis_url)
+    assert done.stderr == ""
+    assert "recorded=2," in done.stdout
+    assert "appended=1, buffered=0," in done.stdout
+    assert "dropped={'closed': 1}" in done.stdout
+    assert arrived.values() == [5]
+
+
 @pytest.mark.parametrize(
     ("durability", "told"),
     [
