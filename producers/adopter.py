@@ -42,6 +42,7 @@ class Adopter:
 
     def _start_folder(self) -> None:
         self._files: deque[CallFile] = deque()
+        self._done: list[CallFile] = []
         self._last: AppendCall | None = None
         self._lost: Counter[str] = Counter()
         self._lost_before_last = 0
@@ -82,7 +83,7 @@ class Adopter:
             return
         self._start_folder()
         if not files:
-            folder.remove()
+            folder.remove(())
             return
         self._folder, self._files = folder, files
         if not uplink.reach():
@@ -99,6 +100,9 @@ class Adopter:
         except Damaged as error:
             self._set_aside(folder, file, error)
             return self._has_more()
+        except FileNotFoundError:  # its owner lives after all, and has sent it
+            self.release()
+            return False
         except OSError as error:
             self._leave_alone(folder, f"{file.name} cannot be read: {error.strerror or error}")
             return self._has_more()
@@ -108,7 +112,7 @@ class Adopter:
         if call.batches and not uplink.send(call):
             self.release()
             return False
-        self._files.popleft()
+        self._done.append(self._files.popleft())
         self._last, self._lost_before_last = call, self._lost.total()
         self._sent += call.events
         if call.batches:
@@ -126,8 +130,10 @@ class Adopter:
         if self._sent:
             log.info("sent %d events that a process which is no more had left in %s", self._sent, folder.path)
         self._folder = None
-        folder.remove()
-        if folder.path.exists():  # a disk that can only be read: sending it all again and again would be no use
+        folder.remove(self._done)
+        if any(
+            (folder.path / file.name).exists() for file in self._done
+        ):  # a disk that can only be read: sending it all again and again would be no use
             self._left_alone.add(folder.path)
 
     def _set_aside(self, folder: SpoolFolder, file: CallFile, error: Damaged) -> None:

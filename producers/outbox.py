@@ -14,6 +14,7 @@ from vibezen.metrics.producers.call_maker import CALL_EVENTS, CallMaker
 from vibezen.metrics.producers.spool import Spool
 
 _KEEP_FAILED: Final = "metrics cannot be kept in %s (%s); up to %d events are kept in memory"
+_UNSENT: Final = "%d events in %s cannot be sent: %s"
 _FULL: Final = "the spool %s is full (%d bytes); the oldest events are dropped and counted"
 
 log = logging.getLogger("vibezen.metrics.collector")
@@ -86,12 +87,14 @@ class Outbox:
             self._flying = call.first if call is not None else None
             return call, budget
 
-    def landed(self, call: AppendCall) -> None:
-        """The server has it, and as durably as was asked for."""
+    def landed(self, call: AppendCall, last: int) -> None:
+        """The server has it, and as durably as was asked for. `last`: the producer's number there."""
         with self._lock:
             self._flying = None
             books = self._buffer.books
-            if call.first in books.spooled:
+            if not call.batches:
+                self._gone(call.first, last)
+            elif call.first in books.spooled:
                 books.landed(call.first)
                 self._remove(call.first)
             else:
@@ -141,16 +144,31 @@ class Outbox:
                 self._buffer.books.closed = not self._spool.may_repeat
 
     def _oldest(self) -> AppendCall | None:
-        """Those that are damaged or gone are given up on the way."""
+        """Those that are damaged are given up on the way. In place of one that is gone, a call without events: the
+        server's answer to it tells whether another process has sent what it held."""
         while self._spool is not None and self._spool.files:
             file = self._spool.files[0]
             try:
                 return self._spool.read(file)
-            except (Damaged, FileNotFoundError) as error:
-                log.warning("%d events in %s cannot be sent: %s", file.events, self._spool.path / file.name, error)
+            except FileNotFoundError:
+                return msgspec.structs.replace(self._maker.counters(), first=file.first)
+            except Damaged as error:
+                log.warning(_UNSENT, file.events, self._spool.path / file.name, error)
                 self._spool.set_aside(file)
                 self._buffer.books.lost(SPOOL_EXPIRED if isinstance(error, Expired) else SPOOL_DAMAGED, file.first)
         return self._held
+
+    def _gone(self, first: int, last: int) -> None:
+        """Settle what a file held that is no longer there."""
+        if self._spool is None:
+            return
+        for file in [file for file in self._spool.files if file.first == first]:
+            if last >= file.first + file.events - 1:
+                self._buffer.books.landed(first)
+            else:
+                log.warning(_UNSENT, file.events, self._spool.path / file.name, "the file is gone")
+                self._buffer.books.lost(SPOOL_DAMAGED, first)
+            self._spool.remove(file)
 
     def _keep(self) -> bool:
         """True when no call is in memory alone any more."""

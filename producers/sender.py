@@ -227,7 +227,7 @@ class Sender:
         with self._keeper.watching():
             sent = self._uplink.send(call)
         if sent:
-            self._outbox.landed(call)
+            self._outbox.landed(call, self._uplink.last)
         elif self._spools:
             self._outbox.keep()
             self._keeper.start()

@@ -72,17 +72,18 @@ class Spool:
 
     def put(self, call: AppendCall) -> None:
         """Behind all others; durable on return. Raises OSError, and then nothing is kept."""
-        folder = self._folder or self._open()
+        folder = self._folder
+        if folder is None or not folder.is_held():  # somebody has removed the lock under us
+            folder = self._open()
         try:
             file = folder.write(call)
-        except FileNotFoundError:  # somebody has removed the folder under us
-            folder.release()
+        except FileNotFoundError:  # or the folder
             file = self._open().write(call)
         self.files.append(file)
         self._newest = call
 
     def read(self, file: CallFile) -> AppendCall:
-        """Raises Damaged, Expired, OSError."""
+        """Raises Damaged, Expired, OSError; FileNotFoundError when another process has sent or removed it."""
         if self._newest is not None and self._newest.first == file.first:
             return self._newest
         if self._folder is None:
@@ -117,7 +118,7 @@ class Spool:
             folder.release()
         else:
             self.may_repeat = not folder.is_emptied()
-            folder.remove()
+            folder.remove(list(_files(self.path)) if folder.is_held() else ())
 
     def _forget(self, file: CallFile) -> None:
         with suppress(ValueError):
@@ -126,6 +127,8 @@ class Spool:
             self._newest = None
 
     def _open(self) -> SpoolFolder:
+        if self._folder is not None:
+            self._folder.release()
         for _ in range(_TRIES):
             make(self.path)
             with suppress(FileNotFoundError):

@@ -1,7 +1,8 @@
 """One producer's folder in the spool: `<spool>/<producer>/`, a lock and a file per call.
 
 Whoever holds the lock may read, send and remove what is there: the producer itself while it lives, any other process
-once the lock is free. A lock is free when its holder has ended, however it did.
+once the lock is free. A lock is free when its holder has ended, however it did; or when something has removed its file
+(a cleaner of old files). So nobody removes what he has not seen to be in the stream.
 """
 
 import errno
@@ -9,7 +10,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -82,19 +83,29 @@ class SpoolFolder:
         except OSError:
             return False
 
+    def is_held(self) -> bool:
+        """False once the lock's file is gone or another: then anybody may hold the folder."""
+        try:
+            return self._lock is not None and os.path.samestat(os.fstat(self._lock), os.stat(self.path / LOCK))
+        except OSError:
+            return False
+
     def release(self) -> None:
         if self._lock is not None:
             lock, self._lock = self._lock, None
             _close(lock)
 
-    def remove(self) -> None:
-        """The folder and all that is ours in it, then the lock. With anything else in it, it stays."""
+    def remove(self, done: Iterable[CallFile]) -> None:
+        """The folder with the files that are `done`, then the lock. With anything else in it, it stays."""
         with suppress(OSError):
+            for file in done:
+                (self.path / file.name).unlink(missing_ok=True)
             for name in os.listdir(self.path):
-                if _NAME.match(name) or _UNFINISHED.match(name):
+                if _UNFINISHED.match(name):  # should its writer live, it tries again
                     (self.path / name).unlink()
-            (self.path / LOCK).unlink()
-            self.path.rmdir()
+            if self.is_held():
+                (self.path / LOCK).unlink()
+                self.path.rmdir()
         self.release()
 
 

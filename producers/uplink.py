@@ -30,6 +30,7 @@ class Uplink:
     """For one thread at a time. `keeping`: what happens to events meanwhile, as the log puts it.
 
     `away`: the last call did not get through. `store`: the id of the store the server belongs to, where that is known.
+    `last`: the number that the server has of the producer whose call it took last.
     """
 
     def __init__(self, settings: Settings, keeping: str) -> None:
@@ -37,6 +38,7 @@ class Uplink:
         connect(redis_url(settings)).close()  # connects to nothing, but an impossible address is an error here and now
         self.away = False
         self.store: str | None = None
+        self.last = 0
         self._settings = settings
         self._keeping = keeping
         self._keys = Keys(settings.redis.prefix)
@@ -101,6 +103,7 @@ class Uplink:
         done = append(
             *(client, self._keys, call.shard, call.producer, call.first, call.batches, call.stats), replicas=replicas
         )
+        self.last = done.last
         if done.created:  # perhaps the server was emptied, and the number of shards with it
             raise_shards(client, self._keys, max(self._settings.streams.shards, call.shard + 1))
 

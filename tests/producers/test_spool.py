@@ -32,7 +32,7 @@ from vibezen.metrics.producers.buffer import Buffer
 from vibezen.metrics.producers.call_maker import CallMaker
 from vibezen.metrics.producers.outbox import Outbox
 from vibezen.metrics.producers.spool import MAX_AGE, Spool, SpoolFull
-from vibezen.metrics.producers.spool_folder import SpoolFolder, take
+from vibezen.metrics.producers.spool_folder import LOCK, SpoolFolder, take
 from vibezen.metrics.producers.uplink import Uplink
 
 AWAY: Final = "redis://127.0.0.1:1/0"
@@ -132,6 +132,29 @@ def test_a_folder_removed_under_its_holder_is_made_anew(spool: Spool) -> None:
     assert take(spool.path) is None
 
 
+def test_a_lock_removed_under_its_holder_is_held_anew(spool: Spool) -> None:
+    spool.put(call(1))
+    (spool.path / LOCK).unlink()
+    spool.put(call(4))
+    assert take(spool.path) is None
+    assert [spool.read(file).first for file in spool.files] == [1, 4]
+
+
+def test_who_came_to_hold_a_spool_that_is_in_use_removes_only_what_it_has_seen(spool: Spool) -> None:
+    spool.put(call(1))
+    (spool.path / LOCK).unlink()
+    other = take(spool.path)
+    assert other is not None
+    seen = other.files()
+    with pytest.raises(OSError, match="another process holds the spool"):
+        spool.put(call(4))
+    (spool.path / LOCK).unlink()
+    spool.put(call(4))
+    other.remove(seen)
+    assert sorted(path.name for path in spool.path.iterdir()) == ["4-3.batch", LOCK]
+    assert take(spool.path) is None
+
+
 def test_a_call_older_than_servers_remember_numbers_is_not_sent(spool: Spool) -> None:
     spool.put(call(1, made=1e9))
     spool.put(call(4))
@@ -150,7 +173,7 @@ def test_what_is_new_queues_behind_what_is_in_the_spool(spool: Spool) -> None:
     outbox.keep()
     buffer.events.append(Event("m", 2.0, time.time()))
     assert outbox.next(1, tell_drops=False) == (spool.read(spool.files[0]), 1)
-    outbox.landed(failed)
+    outbox.landed(failed, 1)
     following, _ = outbox.next(1, tell_drops=False)
     assert following is not None
     assert (failed.first, following.first) == (1, 2)
@@ -277,6 +300,43 @@ def test_a_damaged_file_is_set_aside_counted_and_told_and_the_others_arrive(
         f"{collector.producer}-{damaged.name}"
     ]
     assert "cannot be sent: not a whole call" in caplog.text
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_file_that_is_gone_counts_as_appended_where_the_server_has_its_numbers_and_as_lost_where_not(
+    sent: bool,
+    make_collector: MakeCollector,
+    start_proxy: StartProxy,
+    redis_url: str,
+    arrived: Arrived,
+    tmp_path: Path,
+    wait_until: WaitUntil,
+) -> None:
+    proxy = start_proxy(redis_url)
+    proxy.go_down()
+    collector = make_collector(proxy.url, flush_interval_seconds=0.05)
+    for start in (0, 100):
+        record(collector, range(start, start + 100))
+        wait_until(partial(spooled, collector, start + 100))
+    folder = tmp_path / "metrics_data" / "spool" / str(collector.producer)
+    if sent:
+        (folder / LOCK).unlink()
+        settings = load(redis_url=redis_url)
+        adopter, uplink = Adopter(settings, None), Uplink(settings, "nothing")
+        while adopter.step(uplink):
+            pass
+        uplink.close()
+        assert not folder.exists()
+    else:
+        shutil.rmtree(folder)
+    record(collector, range(200, 300))
+    wait_until(partial(spooled, collector, 300))
+    proxy.come_back()
+    assert collector.flush_sync(20) == (0 if sent else 200)
+    assert arrived.values("m") == list(range(0 if sent else 200, 300))
+    stats = collector.stats()
+    assert stats.dropped == ({} if sent else {"spool_damaged": 200})
+    assert balances(stats)
 
 
 def test_where_no_thread_can_be_started_the_end_leaves_everything_on_disk(
@@ -568,7 +628,7 @@ def test_a_producer_whose_files_cannot_be_removed_does_not_say_that_it_is_closed
 ) -> None:
     """Servers soon forget those that closed, and what was sent would be found and sent again."""
     monkeypatch.setattr(SpoolFolder, "discard", lambda self, file: None)
-    monkeypatch.setattr(SpoolFolder, "remove", SpoolFolder.release)
+    monkeypatch.setattr(SpoolFolder, "remove", lambda self, done: self.release())
     collector = make_collector(redis_url, durability=Durability.SPOOL)
     record(collector, range(10))
     assert collector.close_sync() == 0
