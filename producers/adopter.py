@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from vibezen.metrics import clock
 from vibezen.metrics.config import Settings
@@ -51,7 +52,11 @@ class Adopter:
     def step(self, uplink: Uplink) -> bool:
         """Do the next bit; True when there is more to do at once."""
         if self._folder is not None:
-            return self._continue(self._folder, uplink)
+            try:
+                return self._continue(self._folder, uplink)
+            except ResponseError as error:
+                self._leave_alone(self._folder, f"{uplink.address} takes other calls, but not this: {error}")
+                return self._has_more()
         if not self._candidates:
             if clock.monotonic() < self.next_look:
                 return False
@@ -109,7 +114,7 @@ class Adopter:
         if reason := self._foreign(call, uplink):
             self._leave_alone(folder, reason)
             return self._has_more()
-        if call.batches and not uplink.send(call):
+        if call.batches and not uplink.send_for_other(call):
             self.release()
             return False
         self._done.append(self._files.popleft())
@@ -124,9 +129,11 @@ class Adopter:
         if self._last is not None:
             # A producer that closed is soon forgotten: only where nobody can find and repeat anything of it.
             stats = _settled(self._last.stats, self._lost, self._lost_before_last, is_over=folder.is_emptied())
-            if stats is not None and not uplink.send(msgspec.structs.replace(self._last, batches=[], stats=stats)):
-                self.release()
-                return
+            if stats is not None:
+                counters = msgspec.structs.replace(self._last, batches=[], stats=stats)
+                if not uplink.send_for_other(counters):
+                    self.release()
+                    return
         if self._sent:
             log.info("sent %d events that a process which is no more had left in %s", self._sent, folder.path)
         self._folder = None

@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Final
 
 from redis import Redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from vibezen.metrics import clock
 from vibezen.metrics.config import Settings
-from vibezen.metrics.connection import connect, redacted, redis_url
+from vibezen.metrics.connection import UNREACHABLE, connect, is_refusal, redacted, redis_url
 from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers.append import append, prepare, raise_shards
@@ -64,8 +64,21 @@ class Uplink:
         """Append; True once the events are where `durability` asks for them. False on any trouble: the same call must
         be sent again."""
         try:
+            return self.send_for_other(call)
+        except ResponseError as error:
+            self.failed(error)
+            return False
+
+    def send_for_other(self, call: AppendCall) -> bool:
+        """`send` for another producer, whose trouble need not be ours: raises ResponseError when the server is there
+        and takes writes, but not this call."""
+        if not self.reach():
+            return False
+        try:
             self._append(call)
         except _TROUBLE as error:
+            if isinstance(error, ResponseError) and not (is_refusal(error) or isinstance(error, UNREACHABLE)):
+                raise
             self.failed(error)
             return False
         self._worked()

@@ -575,6 +575,26 @@ def test_what_is_for_another_store_is_left_alone(
     assert arrived.values("m") == [1]
 
 
+def test_what_the_server_takes_of_nobody_is_left_alone_and_does_not_hold_up_others(
+    redis_url: str, client: redis.Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vibezen.metrics.producers.adopter.LOOK_SECONDS", 0.0)
+    settings = load(redis_url=redis_url)
+    for producer, shard in (("a" * 32, 1), ("b" * 32, 0)):
+        dead = Spool(settings.spool_dir, producer, MIB, settings.storage_dir)
+        dead.put(msgspec.structs.replace(call(producer=producer, made=time.time()), shard=shard))
+        dead.close(msgspec.structs.replace(call(4, 0, producer=producer), batches=[], shard=shard))
+    client.set(Keys().events(1), "no stream")
+    adopter, uplink = Adopter(settings, None), Uplink(settings, "nothing")
+    for _ in range(20):
+        adopter.step(uplink)
+        assert not uplink.away
+    uplink.close()
+    assert client.xlen(Keys().events(0)) == 1
+    assert [path.name for path in settings.spool_dir.iterdir()] == ["a" * 32]
+    assert caplog.text.count("are not sent from here") == 1
+
+
 def test_folders_and_files_of_others_in_the_spool_are_left_alone(redis_url: str, tmp_path: Path) -> None:
     settings = load(redis_url=redis_url, storage_dir=tmp_path)
     theirs = [settings.spool_dir / "letters" / "one.txt", settings.spool_dir / ("a" * 32) / "two.txt"]
