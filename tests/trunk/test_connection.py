@@ -228,16 +228,29 @@ def test_a_server_that_takes_no_writes_for_now_is_told_from_a_mistake(start_serv
     assert [is_refusal(found.value) for found in (full, replica, mistake)] == [True, True, False]
 
 
+async def _closed(self: object) -> bool:
+    raise OSError("Buffer is closed.")
+
+
+async def _closed_for_uvloop(self: object, command: object) -> None:
+    raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+
+@pytest.mark.parametrize(
+    ("broken", "how", "told"),
+    [
+        ("can_read", _closed, "Buffer is closed"),
+        ("_send_packed_command", _closed_for_uvloop, "the handler is closed"),
+    ],
+    ids=["looking", "writing"],
+)
 @pytest.mark.parametrize(
     "url", [None, "redis+cluster://{}", "redis+sentinel://{}/main"], ids=["one", "cluster", "sentinel"]
 )
-def test_a_connection_that_is_closed_while_it_is_made_is_no_file_error(
-    redis_url: str, url: str | None, monkeypatch: pytest.MonkeyPatch
+def test_a_connection_that_was_closed_meanwhile_is_told_as_one(
+    redis_url: str, url: str | None, broken: str, how: object, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """redis-py looks at a connection before it lends it out; the second look's error came through as an OSError."""
-
-    async def closed(self: object) -> bool:
-        raise OSError("Buffer is closed.")
+    """redis-py's second look at a connection raises an OSError, and uvloop a RuntimeError for who writes to it."""
 
     async def there(self: object, *_: object) -> tuple[str, int]:
         return "127.0.0.1", int(redis_url.rpartition(":")[2].partition("/")[0])
@@ -247,7 +260,7 @@ def test_a_connection_that_is_closed_while_it_is_made_is_no_file_error(
         async with connect_async(url.format(address) if url else redis_url) as ours:
             await ours.get("n")
 
-    monkeypatch.setattr("redis.asyncio.connection.AbstractConnection.can_read", closed)
+    monkeypatch.setattr(f"redis.asyncio.connection.AbstractConnection.{broken}", how)
     monkeypatch.setattr("vibezen.metrics.sentinel._AsyncSentinels.discover_master", there)
-    with pytest.raises(redis.ConnectionError, match="Buffer is closed"):
+    with pytest.raises(redis.ConnectionError, match=told):
         asyncio.run(ask())
