@@ -11,10 +11,11 @@ from redis.exceptions import ResponseError
 
 from vibezen.metrics import clock
 from vibezen.metrics.config import Settings
+from vibezen.metrics.layout import Layout
 from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired
 from vibezen.metrics.producers.books import SPOOL_DAMAGED, SPOOL_EXPIRED
-from vibezen.metrics.producers.spool import QUARANTINE, check_age, folders
+from vibezen.metrics.producers.spool import check_age, folders
 from vibezen.metrics.producers.spool_folder import CallFile, SpoolFolder, take
 from vibezen.metrics.producers.uplink import Uplink
 
@@ -33,7 +34,7 @@ class Adopter:
     def __init__(self, settings: Settings, own: str | None) -> None:
         self.next_look = 0.0
         self._root = settings.spool_dir.absolute()
-        self._quarantine = settings.storage_dir.absolute() / QUARANTINE
+        self._quarantine = Layout(settings.storage_dir.absolute()).quarantine
         self._prefix = settings.redis.prefix
         self._own = own
         self._candidates: deque[Path] = deque()

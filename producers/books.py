@@ -10,19 +10,6 @@ from typing import Final, NamedTuple
 
 from vibezen.metrics.producer_stats import Stats
 
-__all__ = [
-    "CLOSED",
-    "INTERNAL",
-    "OVERFLOW",
-    "SPOOL_DAMAGED",
-    "SPOOL_EXPIRED",
-    "SPOOL_FULL",
-    "Books",
-    "Span",
-    "Stats",
-    "Tally",
-]
-
 OVERFLOW: Final = "overflow"
 """Dropped: the buffer was full, and this was its oldest event."""
 CLOSED: Final = "closed"

@@ -14,6 +14,7 @@ from typing import Final
 from vibezen.metrics import clock
 from vibezen.metrics.config import Durability, Settings
 from vibezen.metrics.errors import InvalidEvent
+from vibezen.metrics.layout import Layout
 from vibezen.metrics.producers import lifetime
 from vibezen.metrics.producers.adopter import Adopter
 from vibezen.metrics.producers.append_call import AppendCall
@@ -21,7 +22,7 @@ from vibezen.metrics.producers.buffer import Buffer
 from vibezen.metrics.producers.call_maker import CALL_EVENTS, CallMaker
 from vibezen.metrics.producers.keeper import Keeper
 from vibezen.metrics.producers.outbox import Outbox
-from vibezen.metrics.producers.spool import QUARANTINE, Spool
+from vibezen.metrics.producers.spool import Spool
 from vibezen.metrics.producers.uplink import Uplink
 
 NEVER: Final = sys.maxsize
@@ -75,7 +76,7 @@ class Sender:
     def _new_outbox(self) -> Outbox:
         settings, spool = self._settings, None
         if self._spools:
-            quarantine = settings.storage_dir.absolute() / QUARANTINE
+            quarantine = Layout(settings.storage_dir.absolute()).quarantine
             spool = Spool(self._root, self.producer, settings.spool.max_bytes, quarantine)
         disk_first = settings.durability is Durability.SPOOL
         return Outbox(self._buffer, self._maker, spool, lambda: self._uplink.store, disk_first=disk_first)

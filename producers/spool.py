@@ -16,8 +16,6 @@ from vibezen.metrics import clock
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired
 from vibezen.metrics.producers.spool_folder import CallFile, SpoolFolder, call_files, is_producer, make, take
 
-QUARANTINE: Final = "quarantine"
-"""Folder of the store for calls that must not be sent any more."""
 MAX_AGE: Final = 29 * 86_400.0
 """Seconds. Servers forget a producer's number 30 days after its last call; a call repeated later could double."""
 LOOK_SECONDS: Final = 1.0

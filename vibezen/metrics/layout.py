@@ -65,7 +65,7 @@ class Layout:
         self.root = Path(root)
         self.events = self.root / "events"
         self.commits = self.root / "commits"
-        self.quarantine = self.root / "quarantine"
+        self.quarantine = self.root / "quarantine"  # what is damaged or too old, for people to look at
         self.store_file = self.root / "STORE"
 
     def segment(self, partition: str, name: SegmentName) -> Path:
