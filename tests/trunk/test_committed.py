@@ -33,7 +33,7 @@ def log(layout: Layout, epoch: int, *records: Record, shard: int = 0) -> Path:
 
 
 def lines(snapshot: Snapshot) -> dict[str, int]:
-    return {segment.path.name: segment.lines for segment in snapshot.segments([HOUR])}
+    return {segment.path.name: segment.lines for segment in snapshot.files([HOUR]).segments}
 
 
 def test_segments_are_those_that_records_name_as_far_as_the_last_one_says(layout: Layout) -> None:
@@ -66,7 +66,7 @@ def test_a_log_that_a_successor_sealed_is_read_anew(layout: Layout) -> None:
     log(layout, 2, Record("2-0"), Record("3-0", [extent("0-2-1", 4)]))
     snapshot = files.snapshot()
     assert lines(snapshot) == {"0-1-1.jsonl": 3, "0-2-1.jsonl": 4}
-    assert {segment.path.name: segment.closed for segment in snapshot.segments([HOUR])} == {
+    assert {segment.path.name: segment.closed for segment in snapshot.files([HOUR]).segments} == {
         "0-1-1.jsonl": True,
         "0-2-1.jsonl": False,
     }
@@ -92,7 +92,7 @@ def test_shards_have_positions_of_their_own(layout: Layout) -> None:
 
 def test_segment_that_was_not_made_public_yet_is_read_under_its_hidden_name(layout: Layout) -> None:
     log(layout, 1, Record("1-0", [extent("0-1-1", 2)]))
-    (segment,) = CommittedFiles(layout).snapshot().segments([HOUR])
+    (segment,) = CommittedFiles(layout).snapshot().files([HOUR]).segments
     hidden(segment.path).write_text("x")
     assert segment.to_read() == hidden(segment.path)
     segment.path.write_text("x")

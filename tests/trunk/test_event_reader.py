@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.feeding import event
 from vibezen.metrics import event_reader
-from vibezen.metrics.committed import Segment
+from vibezen.metrics.committed import Files, Segment
 from vibezen.metrics.errors import StoreError
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.event_reader import Condition, EventReader, FilesChanged, Wanted
@@ -35,7 +35,7 @@ def some(count: int, value: float = 1.0, **metadata: Any) -> list[Event]:
 
 
 def count(reader: EventReader, *segments: Segment, wanted: Wanted = ALL) -> int:
-    return sum(row.lines for row in reader.steps(segments, wanted, None))
+    return sum(row.lines for row in reader.steps(Files(segments), wanted, None))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_first_lines_of_a_large_open_segment_are_its_committed_ones(tmp_path: Pa
     """DuckDB reads a file in parts, on several threads; still the first lines are meant."""
     many = [event(number, HOUR + number / 1000, padding="x" * 900) for number in range(60_000)]
     found = segment(tmp_path / "open", many, closed=False)._replace(lines=41_234, size=1)
-    (row,) = reader.steps([found], ALL, None)
+    (row,) = reader.steps(Files([found]), ALL, None)
     assert (row.lines, row.window.max, row.window.sum) == (41_234, 41_233, sum(range(41_234)))
 
 
@@ -84,7 +84,7 @@ def test_line_without_a_value_is_no_event(tmp_path: Path, reader: EventReader) -
     found = segment(tmp_path / "s", some(3))
     found.path.write_bytes(found.path.read_bytes().replace(b"value", b"vblue", 1))
     assert count(reader, found) == 2
-    assert len(reader.lines([found], ALL, 5)) == 2
+    assert len(reader.lines(Files([found]), ALL, 5)) == 2
 
 
 def test_full_disk_is_an_error_of_the_store(tmp_path: Path, reader: EventReader, monkeypatch: Any) -> None:
@@ -127,13 +127,13 @@ def test_conditions_compare_the_text_of_any_value(tmp_path: Path, reader: EventR
             condition = Condition("key", text, negated)
             told = count(reader, found, wanted=ALL._replace(where=[condition]))
             assert told == (len(values) + 1 - expected if negated else expected), condition
-            assert len(reader.lines([found], ALL._replace(where=[condition]), 100)) == told
+            assert len(reader.lines(Files([found]), ALL._replace(where=[condition]), 100)) == told
 
 
 def test_names_with_dots_are_keys_not_paths(tmp_path: Path, reader: EventReader) -> None:
     found = segment(tmp_path / "s", [Event("m", 1.0, HOUR, metadata={"a.b": "x", "a": "y"})])
     assert count(reader, found, wanted=ALL._replace(where=[Condition("a.b", "x"), Condition("a", "y")])) == 1
-    (row,) = reader.steps([found], ALL, None, ["a.b", "a"])
+    (row,) = reader.steps(Files([found]), ALL, None, ["a.b", "a"])
     assert row.labels == ("x", "y")
 
 
@@ -144,18 +144,20 @@ def test_range_is_half_open(tmp_path: Path, reader: EventReader) -> None:
 
 def test_microseconds_are_kept(tmp_path: Path, reader: EventReader) -> None:
     found = segment(tmp_path / "s", [event(1, 1763985600.123456), event(2, 1763985600.123457)])
-    assert [line.ts for line in reader.lines([found], ALL, 10)] == [1763985600.123457, 1763985600.123456]
+    assert [line.ts for line in reader.lines(Files([found]), ALL, 10)] == [1763985600.123457, 1763985600.123456]
 
 
 def test_nothing_to_read_is_nothing(reader: EventReader) -> None:
-    assert reader.steps([], ALL, 60) == []
-    assert reader.buckets([], ALL, 60) == {}
-    assert reader.lines([], ALL, 5) == []
+    assert reader.steps(Files(), ALL, 60) == []
+    assert reader.buckets(Files(), ALL, 60) == {}
+    assert reader.lines(Files(), ALL, 5) == []
 
 
 def test_values_of_every_size_add_up(tmp_path: Path, reader: EventReader) -> None:
     values = [1e300, 1.0, -1e300, 5e-324, 0.0, -2.5, 2**53 + 0.0]
-    (row,) = reader.steps([segment(tmp_path / "s", [event(value, HOUR) for value in values])], ALL, None, (), (0.5,))
+    (row,) = reader.steps(
+        Files([segment(tmp_path / "s", [event(value, HOUR) for value in values])]), ALL, None, (), (0.5,)
+    )
     assert row.window.min == -1e300
     assert row.window.max == 1e300
     assert row.quantiles == [5e-324]

@@ -19,6 +19,8 @@ MAX_ISO = 253_402_300_800
 """The first second of the year 10000."""
 HOUR = 3600
 """Seconds in a partition."""
+DAY = 24 * HOUR
+"""Seconds in a date."""
 
 
 def iso(ts: float) -> str:

@@ -135,6 +135,26 @@ class Archive(_Section, frozen=True):
     max_open_segments: Annotated[int, Meta(ge=1, le=1024)] = 64
 
 
+class Compaction(_Section, frozen=True):
+    """When closed hours become Parquet files. `after_seconds`: since the end of the hour, and since its last arrival;
+    `level`: of zstd; `merge_days`: whether closed days become one file; `grace_seconds`: how long what a newer file
+    replaces is kept for those who still read it."""
+
+    after_seconds: Positive = 3600.0
+    level: Annotated[int, Meta(ge=1, le=22)] = 9
+    merge_days: bool = True
+    rollups: bool = True
+    grace_seconds: Positive = 300.0
+
+
+class External(_Section, frozen=True):
+    """Where closed days go for long-term storage: `url` as fsspec knows it, `file:///mnt/archive`, `s3://bucket/folder`;
+    None keeps them here. `after_days`: their age."""
+
+    url: str | None = None
+    after_days: Count = 7
+
+
 class Settings(_Section, frozen=True):
     """All of `vibezen.metrics`. Times are seconds unless a name says otherwise.
 
@@ -151,6 +171,7 @@ class Settings(_Section, frozen=True):
     replicas: Annotated[int, Meta(ge=1, le=100)] = 1
     spool: Spool = Spool()
     retention_days: Count = 30
+    retention_bytes: Count | None = None
     dashboard: Dashboard = Dashboard()
     gateway: Gateway = Gateway()
     collection: Collection = Collection()
@@ -159,6 +180,8 @@ class Settings(_Section, frozen=True):
     streams: Streams = Streams()
     aggregation: Aggregation = Aggregation()
     archive: Archive = Archive()
+    compaction: Compaction = Compaction()
+    external: External = External()
     sampling: dict[str, Rate] = {}
     metrics: dict[str, MetricSpec] = {}
     source: Path | None = None

@@ -9,7 +9,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from vibezen.metrics import event_sql
-from vibezen.metrics.committed import CommittedFiles, Segment, Snapshot
+from vibezen.metrics.committed import CommittedFiles, Files, Segment, Snapshot
 from vibezen.metrics.errors import BadParameter, MissingExtra, StoreError
 from vibezen.metrics.event_sql import Condition, Reading, Sql, Wanted
 from vibezen.metrics.layout import Layout
@@ -91,24 +91,25 @@ class EventReader:
         """Whose store this is. Raises StoreError."""
         return self._layout.read().id
 
-    def snapshot(self) -> Snapshot:
-        """What is committed now. Raises StoreError when that cannot be told."""
+    def snapshot(self, within: range | None = None) -> Snapshot:
+        """What is committed now; `within`: the hours that matter, None for all. Raises StoreError when that cannot be
+        told."""
         self._layout.read()  # a folder that is no store any more holds not nothing, but what nobody knows
-        return self._files.snapshot()
+        return self._files.snapshot(within)
 
-    def ask(self, question: Callable[[Snapshot], T]) -> T:
+    def ask(self, question: Callable[[Snapshot], T], within: range | None = None) -> T:
         """The answer to a question about one snapshot, whose files may change under it. Raises StoreError."""
         changed: FilesChanged | None = None
         for _ in range(ATTEMPTS):
             try:
-                return question(self.snapshot())
+                return question(self.snapshot(within))
             except FilesChanged as error:
                 changed = error
         raise unreadable(changed)
 
     def steps(
         self,
-        segments: Sequence[Segment],
+        files: Files,
         wanted: Wanted,
         step: int | None,
         keys: Sequence[str] = (),
@@ -120,22 +121,22 @@ class EventReader:
     ) -> list[StepRow]:
         """Events added up by step and by the values of `keys`; at most `limit` rows. Without `sums` or `lasts` those
         are 0."""
-        if not segments:
+        if not files:
             return []
 
         def made(reading: Reading) -> Sql:
             return event_sql.steps(reading, wanted, step, keys, quantiles, limit, sums=sums, lasts=lasts)
 
-        return [_step_row(row, len(keys)) for row in self._rows(segments, made)]
+        return [_step_row(row, len(keys)) for row in self._rows(files, made)]
 
     def buckets(
-        self, segments: Sequence[Segment], wanted: Wanted, step: int | None, keys: Sequence[str] = ()
+        self, files: Files, wanted: Wanted, step: int | None, keys: Sequence[str] = ()
     ) -> dict[tuple[int, str, Labels], Window]:
         """By (start, metric, labels): windows that hold a histogram and nothing else."""
         found: dict[tuple[int, str, Labels], Window] = {}
-        if not segments:
+        if not files:
             return found
-        for row in self._rows(segments, lambda reading: event_sql.buckets(reading, wanted, step, keys)):
+        for row in self._rows(files, lambda reading: event_sql.buckets(reading, wanted, step, keys)):
             start, metric, *labels, way, bucket, weight = row
             window = found.setdefault((start, metric, tuple(labels)), Window())
             weight = int(weight) if weight.is_integer() else weight
@@ -146,34 +147,32 @@ class EventReader:
         return found
 
     def lines(
-        self, segments: Sequence[Segment], wanted: Wanted, limit: int, skip: int = 0, *, newest_first: bool = True
+        self, files: Files, wanted: Wanted, limit: int, skip: int = 0, *, newest_first: bool = True
     ) -> list[Line]:
-        if not segments:
+        if not files:
             return []
         rows = self._rows(
-            segments, lambda reading: event_sql.lines(reading, wanted, limit, skip, newest_first=newest_first)
+            files, lambda reading: event_sql.lines(reading, wanted, limit, skip, newest_first=newest_first)
         )
         return [Line(*row) for row in rows]
 
-    def inventory(
-        self, segments: Sequence[Segment], wanted: Wanted, labels: Sequence[str], values: int
-    ) -> list[tuple[Any, ...]]:
+    def inventory(self, files: Files, wanted: Wanted, labels: Sequence[str], values: int) -> list[tuple[Any, ...]]:
         """See event_sql.inventory."""
-        if not segments:
+        if not files:
             return []
-        return self._rows(segments, lambda reading: event_sql.inventory(reading, wanted, labels, values))
+        return self._rows(files, lambda reading: event_sql.inventory(reading, wanted, labels, values))
 
-    def _rows(self, segments: Sequence[Segment], made: Callable[[Reading], Sql]) -> list[tuple[Any, ...]]:
+    def _rows(self, files: Files, made: Callable[[Reading], Sql]) -> list[tuple[Any, ...]]:
         duckdb = _duckdb()
         try:
-            with reading(segments) as found:
+            with reading(files) as found:
                 try:
                     return self._run(made(found))
                 except duckdb.InvalidInputException:
                     # Somebody has damaged a file. Its good lines are still right, and the others are counted.
                     forgiving = found._replace(forgiving=True)
                     ((self.damaged,),) = self._run(event_sql.damage(forgiving))
-                    log.warning("%d lines in %d segments are no events; they are left out", self.damaged, len(segments))
+                    log.warning("%d lines in %d segments are no events; left out", self.damaged, len(files.segments))
                     return self._run(made(forgiving))
         except duckdb.OutOfMemoryException:
             raise BadParameter("from", "needs more memory than is allowed: ask for less time or fewer groups") from None
@@ -195,24 +194,25 @@ class EventReader:
 
 
 @contextmanager
-def reading(segments: Sequence[Segment]) -> Iterator[Reading]:
-    """How to read these segments. Raises FileNotFoundError when one is gone.
+def reading(files: Files) -> Iterator[Reading]:
+    """How to read these files. Raises FileNotFoundError when one is gone.
 
-    Of an open one only the first lines are data. DuckDB sets memory aside for each file whose rows are counted, so that
-    of many open segments the small ones are copied together, as far as they are committed.
+    Of an open segment only the first lines are data. DuckDB sets memory aside for each file whose rows are counted, so
+    that of many open segments the small ones are copied together, as far as they are committed.
     """
-    still_open = sorted((segment for segment in segments if not segment.closed), key=lambda one: -one.size)
+    still_open = sorted((segment for segment in files.segments if not segment.closed), key=lambda one: -one.size)
     counted, copied = still_open[:COUNTED_FILES], still_open[COUNTED_FILES:]
-    whole = [segment.path for segment in segments if segment.closed]
+    whole = [segment.path for segment in files.segments if segment.closed]
     begun = [(segment.to_read(), segment.lines) for segment in counted]
+    parts = [(str(span.path), span.spans) for span in files.parts]
     if not copied:
-        yield Reading(whole, begun)
+        yield Reading(whole, begun, parts)
         return
     with _scratch_file() as copy:
         for segment in copied:
             _copy_beginning(segment, copy.file)
         copy.flush()
-        yield Reading([*whole, Path(copy.name)], begun)
+        yield Reading([*whole, Path(copy.name)], begun, parts)
 
 
 def _scratch_file() -> Any:

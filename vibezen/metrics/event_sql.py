@@ -3,6 +3,7 @@
 Names of metadata keys are checked before they come here (`is_name`); every value travels as a parameter.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -10,6 +11,11 @@ from typing import Any, Final, NamedTuple
 from vibezen.metrics.histogram import PER_OCTAVE
 
 _COLUMNS: Final = "ts: 'DOUBLE', metric: 'VARCHAR', value: 'DOUBLE', sample_rate: 'DOUBLE', \"count\": 'BIGINT'"
+_MICROS: Final = 1_000_000
+_FAR: Final = 9e12
+"""Seconds that are still a time in microseconds."""
+TS_OF_PART: Final = "epoch_us(ts) / 1e6"
+"""A part's time as Unix seconds: the double that is nearest to its microseconds, which is what a line's number is."""
 _WEIGHT: Final = '(coalesce("count", 1) / coalesce(sample_rate, 1.0))'
 _BUCKET: Final = f"CASE WHEN value <> 0 THEN ceil(log2(abs(value)) * {PER_OCTAVE})::BIGINT - 1 END"
 """As `histogram.bucket_of`."""
@@ -31,6 +37,10 @@ class Condition(NamedTuple):
         return (found == self.value) is not self.negated
 
 
+Spans = tuple[tuple[int, int], ...]
+"""[since, until) in Unix seconds each."""
+
+
 class Wanted(NamedTuple):
     """Which events: those in [since, until), Unix seconds. `metric`: None for every metric."""
 
@@ -41,31 +51,81 @@ class Wanted(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What to read: whole files, and the first lines of files that may have more, torn even.
+    """What to read: whole files, and the first lines of files that may have more, torn even; and parts.
 
+    `parts`: where a part's rows lie, and which of them are meant: those in [since, until) of any span, all for None.
     With `forgiving`, a line that is no event is a row of nulls rather than an error.
     """
 
-    whole: Sequence[Path]
-    begun: Sequence[tuple[Path, int]]
+    whole: Sequence[Path] = ()
+    begun: Sequence[tuple[Path, int]] = ()
+    parts: Sequence[tuple[str, Spans | None]] = ()
     forgiving: bool = False
 
-    def relation(self, keys: Iterable[str] | None) -> Sql:
-        """A row per line, with these metadata keys as text; None: all metadata, as JSON."""
+    def relation(self, keys: Iterable[str] | None, wanted: Wanted | None = None) -> Sql:
+        """A row per event, with these metadata keys as text; None: all metadata, as JSON. `wanted`: events that are not
+        wanted may be left out already."""
         parameters: dict[str, Any] = {}
-        parts: list[str] = []
+        pieces: list[str] = []
+        keys = None if keys is None else sorted(set(keys))
         if self.whole:
             parameters["whole"] = list(map(str, self.whole))
-            parts.append(_read("whole", keys, forgiving=self.forgiving))
+            pieces.append(f"SELECT * FROM {_read('whole', keys, forgiving=self.forgiving)}")
         for number, (path, lines) in enumerate(self.begun):
             parameters[f"begun{number}"] = [str(path)]
             # Rows come in the order of the lines.
-            parts.append(f"(SELECT * FROM {_read(f'begun{number}', keys, forgiving=True)} LIMIT {int(lines)})")
-        return Sql(" UNION ALL ".join(f"SELECT * FROM {part}" for part in parts), parameters)
+            read = _read(f"begun{number}", keys, forgiving=True)
+            pieces.append(f"SELECT * FROM (SELECT * FROM {read} LIMIT {int(lines)})")
+        by_spans: dict[Spans | None, list[str]] = {}
+        for place, spans in self.parts:
+            by_spans.setdefault(spans, []).append(place)
+        for number, (spans, places) in enumerate(by_spans.items()):
+            parameters[f"parts{number}"] = places
+            pieces.append(_read_parts(f"parts{number}", keys, spans, wanted, parameters))
+        return Sql(" UNION ALL ".join(pieces), parameters)
 
 
-def _read(files: str, keys: Iterable[str] | None, *, forgiving: bool) -> str:
-    metadata = "JSON" if keys is None else ", ".join(f'"{key}" VARCHAR' for key in sorted(set(keys)))
+def _read_parts(
+    files: str, keys: Sequence[str] | None, spans: Spans | None, wanted: Wanted | None, parameters: dict[str, Any]
+) -> str:
+    """Rows of parts in the form in which lines are read. What is compared is the stored column itself: then row groups
+    that hold nothing wanted are not read."""
+    clauses = [] if wanted is None else _roughly(wanted, parameters)
+    if spans is not None:
+        runs = (
+            f"ts >= make_timestamp({since * _MICROS}) AND ts < make_timestamp({until * _MICROS})"
+            for since, until in spans
+        )
+        clauses.append(f"({' OR '.join(runs)})")
+    columns = f'{TS_OF_PART} AS ts, metric, value, sample_rate, "count"{_metadata_of_part(keys)}'
+    where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
+    return f"SELECT {columns} FROM read_parquet(${files}, hive_partitioning=false){where}"
+
+
+def _roughly(wanted: Wanted, parameters: dict[str, Any]) -> list[str]:
+    clauses = []
+    if wanted.metric is not None:
+        parameters["metric"] = wanted.metric
+        clauses.append("metric = $metric")
+    if wanted.since > 0:
+        clauses.append(f"ts >= make_timestamp({math.floor(wanted.since * _MICROS) - 1})")
+    if wanted.until < _FAR:
+        clauses.append(f"ts < make_timestamp({math.ceil(wanted.until * _MICROS) + 1})")
+    return clauses
+
+
+def _metadata_of_part(keys: Sequence[str] | None) -> str:
+    if keys is None:
+        return ", metadata::JSON AS metadata"
+    if not keys:
+        return ""
+    # As when a key is read as text in the first place: a number's own spelling does not matter.
+    shape = ", ".join(f'"{key}": "VARCHAR"' for key in keys)
+    return f", from_json(metadata, '{{{shape}}}') AS metadata"
+
+
+def _read(files: str, keys: Sequence[str] | None, *, forgiving: bool) -> str:
+    metadata = "JSON" if keys is None else ", ".join(f'"{key}" VARCHAR' for key in keys)
     if keys is not None and metadata:
         metadata = f"STRUCT({metadata})"
     columns = f"{_COLUMNS}, metadata: '{metadata}'" if metadata else _COLUMNS
@@ -76,7 +136,7 @@ def _read(files: str, keys: Iterable[str] | None, *, forgiving: bool) -> str:
 def _chosen(reading: Reading, wanted: Wanted, keys: Sequence[str] | None) -> Sql:
     """The events wanted, with `keys` and those that conditions are about."""
     held = None if keys is None else {*keys, *(condition.key for condition in wanted.where)}
-    text, parameters = reading.relation(held)
+    text, parameters = reading.relation(held, wanted)
     parameters |= {"since": wanted.since, "until": wanted.until}
     clauses = ["metric IS NOT NULL", "value IS NOT NULL", "ts >= $since", "ts < $until"]
     if wanted.metric is not None:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from vibezen.metrics.catalogue import Catalogue, Kind
 from vibezen.metrics.clock import HOUR, Clock, wall
-from vibezen.metrics.committed import Snapshot
+from vibezen.metrics.committed import Snapshot, hours_of
 from vibezen.metrics.config import Settings
 from vibezen.metrics.coverage import Coverage, Standing, standings
 from vibezen.metrics.errors import BadParameter, MetricsError
@@ -148,10 +148,10 @@ class Gatherer:
         return all(condition.key in self._labels for condition in where)
 
     async def _gather(self, asked: Asked, without: set[int], *, windows: bool) -> Gathered:
-        snapshot = await to_thread.run_sync(self.reader.snapshot)
+        snapshot = await to_thread.run_sync(self.reader.snapshot, hours_of(asked.start, asked.stop))
         shards = await self._standings() if windows else []
         windowed = self._windowed(asked, snapshot, without, shards)
-        hours = [hour for hour in snapshot.hours() if asked.start - HOUR < hour < asked.stop and hour not in windowed]
+        hours = [hour for hour in snapshot.hours() if hour not in windowed]
         gathered = Gathered(_sources(asked, windowed), exact=True)
         await self._take_windows(asked, windowed, len(shards), gathered)
         if windowed and [shard.floor for shard in await self._standings()] != [shard.floor for shard in shards]:
@@ -246,14 +246,14 @@ class Gatherer:
     def _take_events(
         self, asked: Asked, snapshot: Snapshot, hours: list[int], windowed: set[int], gathered: Gathered
     ) -> None:
-        segments = snapshot.segments(hours)
-        if not segments:
+        files = snapshot.files(hours)
+        if not files:
             return
         quantiles = [name for name in asked.aggregates if name in QUANTILES]
         keys = (*self._labels, PRODUCER) if self._needs_series(asked) else asked.group_by
         wanted = Wanted(asked.start, asked.stop, asked.metric, asked.where)
         rows = self.reader.steps(
-            segments,
+            files,
             wanted,
             asked.step,
             keys,
@@ -269,7 +269,7 @@ class Gatherer:
             gathered.exact = False
             if len(rows) > MAX_HISTOGRAMS:
                 raise BadParameter("group_by", "too many series for percentiles; take a coarser step or fewer labels")
-            histograms = self.reader.buckets(segments, wanted, asked.step, keys)
+            histograms = self.reader.buckets(files, wanted, asked.step, keys)
             for row in rows:
                 row.window.merge(histograms[row.start, row.metric, row.labels])
         for row in rows:

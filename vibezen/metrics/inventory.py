@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +10,7 @@ from anyio import to_thread
 
 from vibezen.metrics.catalogue import Better, Catalogue
 from vibezen.metrics.clock import HOUR
-from vibezen.metrics.committed import Segment, Snapshot, hours_of
+from vibezen.metrics.committed import Files, Snapshot, hours_of
 from vibezen.metrics.event_reader import EventReader, Wanted
 from vibezen.metrics.question import Parameters, parse_range, single
 
@@ -56,7 +55,7 @@ def parse_inventory(parameters: Parameters, now: float) -> range:
 
 async def inventory(reader: EventReader, catalogue: Catalogue, labels: Sequence[str], hours: range) -> Inventory:
     """All metrics declared, and those that events of these hours have. Raises StoreError."""
-    return await to_thread.run_sync(reader.ask, partial(_inventory, reader, catalogue, labels, hours))
+    return await to_thread.run_sync(reader.ask, partial(_inventory, reader, catalogue, labels, hours), hours)
 
 
 def _inventory(
@@ -64,10 +63,9 @@ def _inventory(
 ) -> Inventory:
     found: dict[str, Known] = {name: _known(catalogue, name) for name in catalogue.names()}
     for hour in (hour for hour in snapshot.hours() if hour in hours):
-        segments = snapshot.segments([hour])
-        closed = [segment for segment in segments if segment.closed]
-        _add(found, catalogue, _of_closed(reader, hour, closed, tuple(labels)))
-        _add(found, catalogue, _rows(reader, hour, [segment for segment in segments if not segment.closed], labels))
+        files = snapshot.files([hour])
+        _add(found, catalogue, _of_closed(reader, hour, files.closed, tuple(labels)))
+        _add(found, catalogue, _rows(reader, hour, files.still_open, labels))
     return Inventory(hours.start, hours.stop, [found[name] for name in sorted(found)])
 
 
@@ -90,18 +88,18 @@ def _add(found: dict[str, Known], catalogue: Catalogue, rows: Rows) -> None:
             known.labels[key] = list(dict.fromkeys([*known.labels.get(key, ()), *values]))[:MAX_VALUES]
 
 
-_remembered: OrderedDict[tuple[tuple[Path, ...], tuple[str, ...]], Rows] = OrderedDict()
+_remembered: OrderedDict[tuple[int, tuple[tuple[str, int], ...], tuple[str, ...]], Rows] = OrderedDict()
 
 
-def _of_closed(reader: EventReader, hour: int, segments: Sequence[Segment], labels: tuple[str, ...]) -> Rows:
-    key = (tuple(segment.path for segment in segments), labels)
+def _of_closed(reader: EventReader, hour: int, files: Files, labels: tuple[str, ...]) -> Rows:
+    key = (hour, files.identity(), labels)
     known = _remembered.get(key)
     if known is None:
-        known = _remembered[key] = _rows(reader, hour, segments, labels)
+        known = _remembered[key] = _rows(reader, hour, files, labels)
         while len(_remembered) > _REMEMBERED:
             _remembered.popitem(last=False)
     return known
 
 
-def _rows(reader: EventReader, hour: int, segments: Sequence[Segment], labels: Sequence[str]) -> Rows:
-    return reader.inventory(segments, Wanted(hour, hour + HOUR), labels, MAX_VALUES)
+def _rows(reader: EventReader, hour: int, files: Files, labels: Sequence[str]) -> Rows:
+    return reader.inventory(files, Wanted(hour, hour + HOUR), labels, MAX_VALUES)

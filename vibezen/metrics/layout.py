@@ -8,7 +8,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -50,6 +50,11 @@ def partition_of(ts: float) -> str:
     return f"date={when:%Y-%m-%d}/hour={when:%H}"
 
 
+def date_folder(date: int) -> str:
+    """The folder of a UTC date, by any of its Unix seconds: `date=2026-11-23`."""
+    return f"date={datetime.fromtimestamp(date, UTC):%Y-%m-%d}"
+
+
 def hour_of(relative: str) -> int:
     """Where the hour of a path `date=2026-11-23/hour=16/…` begins, in Unix seconds. ValueError for any other path."""
     match = _PARTITION.match(relative)
@@ -86,6 +91,14 @@ class Layout:
         for path in sorted(self.events.glob("date=*/hour=*/*.jsonl")):
             if _SEGMENT.match(path.name):
                 yield path
+
+    def dates(self) -> list[int]:
+        """The UTC dates that have a folder, oldest first, each by the Unix seconds at which it begins."""
+        found = []
+        for path in self.events.glob("date=*"):
+            with suppress(ValueError):
+                found.append(hour_of(f"{path.name}/hour=00/"))
+        return sorted(found)
 
     def closing(self, shard: int, epoch: int) -> Path:
         """What the first to close a commit log found in it; there only while somebody closes it."""

@@ -10,7 +10,7 @@ import msgspec
 from anyio import to_thread
 
 from vibezen.metrics.clock import HOUR, monotonic
-from vibezen.metrics.committed import Snapshot
+from vibezen.metrics.committed import Snapshot, hours_of
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event import WHOLE
 from vibezen.metrics.event_reader import EventReader, Line, Wanted
@@ -80,7 +80,9 @@ def _from_cursor(asked: Search, cursor: str) -> Search:
 
 async def search(reader: EventReader, asked: Search) -> Events:
     """Raises StoreError when files cannot be read."""
-    return await to_thread.run_sync(reader.ask, partial(_search, reader, asked))
+    return await to_thread.run_sync(
+        reader.ask, partial(_search, reader, asked), hours_of(asked.wanted.since, asked.wanted.until)
+    )
 
 
 def look(reader: EventReader, asked: Search) -> tuple[list[Found], Snapshot]:
@@ -92,7 +94,7 @@ def look(reader: EventReader, asked: Search) -> tuple[list[Found], Snapshot]:
             pass
         return [_shown(line) for line in found], snapshot
 
-    return reader.ask(find)
+    return reader.ask(find, hours_of(asked.wanted.since, asked.wanted.until))
 
 
 def _hour_by_hour(reader: EventReader, snapshot: Snapshot, asked: Search, found: list[Line]) -> Iterator[int]:
@@ -101,8 +103,7 @@ def _hour_by_hour(reader: EventReader, snapshot: Snapshot, asked: Search, found:
     skip = asked.skip  # what was given before lies at the very beginning
     for hour in _hours(snapshot, asked):
         left = asked.limit - len(found)
-        segments = snapshot.segments([hour])
-        found += reader.lines(segments, asked.wanted, left, skip, newest_first=asked.newest_first)
+        found += reader.lines(snapshot.files([hour]), asked.wanted, left, skip, newest_first=asked.newest_first)
         skip = 0
         if len(found) == asked.limit:
             return

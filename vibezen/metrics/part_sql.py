@@ -1,0 +1,52 @@
+"""The SQL that makes a part of lines and older parts, and tells whether it holds the same."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from vibezen.metrics.event_sql import Sql
+
+COLUMNS: Final = 'ts, metric, value, sample_rate, "count", metadata, shard'
+"""Of every part, in this order; columns are only ever added."""
+_LINE: Final = (
+    "{ts: 'DOUBLE', metric: 'VARCHAR', value: 'DOUBLE', sample_rate: 'DOUBLE', \"count\": 'BIGINT', metadata: 'JSON'}"
+)
+_NEAREST: Final = "round(ts * 1e6)::BIGINT"
+MICROS_OF_LINE: Final = f"({_NEAREST} - ({_NEAREST} / 1e6 > ts)::BIGINT)"
+"""A line's time in whole microseconds, rounded down: then an event stays in the second, and the hour, it was in, and a
+number that was written with microseconds keeps them."""
+CONTENT: Final = (
+    "count(*), coalesce(sum((md5_number_lower(concat_ws(chr(31), epoch_us(ts), metric, value, sample_rate, "
+    "\"count\", coalesce(metadata, ''), shard)) >> 1)::BIGINT), 0)::VARCHAR"
+)
+"""Rows, and a sum over them that is the same in any order: of 63 bits of each row's MD5. Sums of two sets of rows add
+up to that of both."""
+
+
+class Lines(NamedTuple):
+    """Closed segments of one shard."""
+
+    shard: int
+    paths: Sequence[Path]
+
+
+def rows(lines: Sequence[Lines], parts: Sequence[Path]) -> Sql:
+    """The rows of these files in the form of a part. A line that is no event is an error."""
+    parameters: dict[str, Any] = {}
+    pieces = []
+    for number, (shard, paths) in enumerate(lines):
+        parameters[f"lines{number}"] = list(map(str, paths))
+        pieces.append(
+            f"SELECT make_timestamp({MICROS_OF_LINE}) AS ts, metric, value, coalesce(sample_rate, 1.0) AS sample_rate,"
+            f' coalesce("count", 1) AS "count", metadata::VARCHAR AS metadata, {int(shard)}::SMALLINT AS shard'
+            f" FROM read_json($lines{number}, format='newline_delimited', hive_partitioning=false, columns={_LINE})"
+        )
+    if parts:
+        parameters["parts"] = list(map(str, parts))
+        pieces.append(f"SELECT {COLUMNS} FROM read_parquet($parts, hive_partitioning=false)")
+    return Sql(" UNION ALL ".join(pieces), parameters)
+
+
+def content(of: Sql) -> Sql:
+    """One row: CONTENT."""
+    return Sql(f"SELECT {CONTENT} FROM ({of.text})", of.parameters)
