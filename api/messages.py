@@ -111,7 +111,10 @@ class Cells:
         window = recent.total(*slot)
         made = self._made.get(slot)
         if made is None or made[0] is not window:
-            made = self._made[slot] = (window, Cell(*aggregates(window, _CELL, recent.width)))
+            made = self._made[slot] = (
+                window,
+                Cell(*aggregates(window, _CELL, recent.width, recent.catalogue[slot[1]].kind)),
+            )
         return made[1]
 
 

@@ -100,13 +100,13 @@ def _headline(window: Window, kind: Kind, seconds: float) -> Number:
         case Kind.RATIO:
             return window.mean
         case Kind.GAUGE:
-            return aggregates(window, ["last"], seconds)[0]
+            return aggregates(window, ["last"], seconds, kind)[0]
         case Kind.DISTRIBUTION:
-            return aggregates(window, ["p50"], seconds)[0]
+            return aggregates(window, ["p50"], seconds, kind)[0]
 
 
 def _told(spec: MetricSpec, window: Window, elapsed: float, previous: Number) -> MetricNumbers:
-    shown = dict(zip(SHOWN, aggregates(window, SHOWN, elapsed), strict=True))
+    shown = dict(zip(SHOWN, aggregates(window, SHOWN, elapsed, spec.kind), strict=True))
     if not window.count:  # that nothing came is known; what it would have been is not
         shown |= {"count": 0, "rate": 0.0, "sum": 0.0}
     return told(spec, _headline(window, spec.kind, elapsed), previous, shown)

@@ -46,11 +46,14 @@ def test_answer_says_what_it_is(served: Served) -> None:
         "metric": "response_time",
         "from": OPEN - 30,
         "to": OPEN + 10,
+        "tz": "UTC",
         "step": 10,
         "agg": "count,p95",
         "exact": False,
         "sources": [{"from": OPEN - 30, "to": OPEN + 10, "source": "windows"}],
         "as_of": OPEN + 3.5,
+        "known": True,
+        "omitted": 0,
     }
     assert [(line["agg"], line["labels"]) for line in answer["series"]] == [("count", {}), ("p95", {})]
 
@@ -138,7 +141,7 @@ def test_the_last_hour_is_the_default(served: Served) -> None:
     [
         ({}, "metric"),
         ({"metric": "cost", "step": "0"}, "step"),
-        ({"metric": "cost", "group_by": "secret"}, "group_by"),
+        ({"metric": "cost", "group_by": "Secret"}, "group_by"),
         ({"metric": "cost", "self": "1"}, "self"),
         ({"metric": "cost", "from": "now", "to": "now-1h"}, "from"),
         ({"metric": "cost", "agg": "p42"}, "agg"),

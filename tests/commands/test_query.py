@@ -102,12 +102,48 @@ def test_nothing_recorded_is_said(pipeline: Pipeline, ask: Run) -> None:
     assert "nothing recorded" in done.stdout
 
 
+def test_days_are_those_of_a_zone_and_the_largest_groups_are_shown(pipeline: Pipeline, ask: Run) -> None:
+    pipeline.take_in([event(n, OLD, "tokens", session=f"s{n}") for n in range(1, 4)])
+    day = ("--from", "2023-11-16", "--to", "2023-11-17", "--tz", "Asia/Kolkata", "--step", "1d", "--agg", "sum")
+    asked = ("query", "tokens", *day, "--group-by", "session", "--top", "2")
+    assert list(csv.reader(io.StringIO(ask(*asked, "--csv").stdout))) == [
+        ["time", "session", "sum"],
+        ["2023-11-16T00:00:00.000+05:30", "s2", "2.0"],
+        ["2023-11-16T00:00:00.000+05:30", "s3", "3.0"],
+    ]
+    table = ask(*asked).stdout
+    assert "1 groups with less left out" in table
+    assert "to 2023-11-17T00:00:00.000+05:30" in table
+
+
+def test_metric_that_nobody_knows_is_one_line_and_exit_code_1(pipeline: Pipeline, ask: Run) -> None:
+    tokens(pipeline)
+    done = ask("query", "token", *AT)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "vibezen-metrics: no metric 'token' is declared, and none was recorded in this range; did you mean tokens?"
+    ]
+    done = ask("query", "token", *AT, "--json")
+    assert (done.returncode, json.loads(done.stdout)["similar"]) == (1, ["tokens"])
+
+
+def test_histogram_is_told_as_json_only(pipeline: Pipeline, ask: Run) -> None:
+    tokens(pipeline)
+    asked = ("query", "tokens", *AT, "--agg", "histogram", "--step", "1h")
+    ((low, high, count), *_) = json.loads(ask(*asked, "--json").stdout)["series"][0]["points"][0][1]
+    assert (low, high, count) == (0, 0, 2)
+    assert ask(*asked).returncode == 2
+
+
 def test_mistakes_are_one_line_and_exit_code_2(pipeline: Pipeline, ask: Run) -> None:
     for arguments, word in (
         (("query", "Bad"), "metric"),
-        (("query", "cost", "--from", "yesterday"), "from"),
+        (("query", "cost", "--from", "tomorrow"), "from"),
         (("query", "cost", "--agg", "median"), "agg"),
         (("query", "cost", "--where", "x"), "where"),
+        (("query", "cost", "--tz", "Nowhere"), "tz"),
+        (("query", "cost", "--group-by", "A"), "group_by"),
+        (("query", "cost", "--top", "3"), "top"),
         (("tail", "--where", "x"), "where"),
         (("query", "cost", "--where", "provider=\udcff"), "where"),
     ):

@@ -42,7 +42,7 @@ def test_every_metric_is_told_against_the_range_before(pipeline: Pipeline) -> No
         "tokens",
         "lower",
     )
-    assert tokens.rate == 4 / HOUR
+    assert (tokens.rate, times.rate) == (20 / HOUR, 100 / HOUR)
     assert (errors.value, errors.previous, errors.change) == (0.5, None, None)
     assert list(found.metrics) == sorted(found.metrics)
 

@@ -30,6 +30,7 @@ NOW = 1_763_985_635.0
 HOUR = 3600.0
 DAY = 24 * HOUR
 KEYS = Keys()
+KIND = Kind.DISTRIBUTION
 
 
 def sampled(values: Sequence[float], at: float) -> Window:
@@ -75,25 +76,41 @@ def test_how_samples_are_spread_over_windows_does_not_matter(values: list[float]
     spread = [sampled(values[i::parts], NOW) for i in range(parts) if values[i::parts]]
     split, whole = merged(spread), sampled(values, NOW)
     names = [name for name in AGGREGATES if name not in ("sum", "mean", "last")]
-    assert aggregates(split, names, 10) == aggregates(whole, names, 10)
+    assert aggregates(split, names, 10, KIND) == aggregates(whole, names, 10, KIND)
     assert split.sum == pytest.approx(whole.sum, rel=1e-9, abs=1e-6)
 
 
 def test_aggregates_of_known_samples() -> None:
     window = sampled([10, 20, 30, 40], NOW)
-    found = dict(zip(AGGREGATES, aggregates(window, AGGREGATES, 8), strict=True))
+    found = dict(zip(AGGREGATES, aggregates(window, AGGREGATES, 8, KIND), strict=True))
     assert (found["count"], found["sum"], found["mean"], found["rate"]) == (4, 100, 25, 0.5)
     assert (found["min"], found["max"], found["last"]) == (10, 40, 40)
     assert found["p50"] == pytest.approx(25, rel=0.011)
     assert found["p99.9"] == pytest.approx(40, rel=0.011)
 
 
+def test_rate_of_a_counter_is_its_increase_per_second() -> None:
+    window = sampled([10, 20, 30], NOW)
+    assert [aggregates(window, ["rate"], 10, kind) for kind in Kind] == [[0.3], [6], [0.3], [0.3]]
+
+
+def test_histogram_holds_every_sample_between_its_bounds() -> None:
+    values = [-300.0, -2, 0, 0, 5e-324, 0.1, 7, 7.05, 1.7e308]
+    (buckets,) = aggregates(sampled(values, NOW), ["histogram"], 10, KIND)
+    assert [(low, high) for low, high, _ in buckets] == sorted((low, high) for low, high, _ in buckets)
+    assert sum(samples for _, _, samples in buckets) == len(values)
+    for value in values:
+        held = [samples for low, high, samples in buckets if low <= value <= high]
+        assert held, value
+    assert [0.0, 0.0, 2] in map(list, buckets)
+
+
 def test_nothing_is_known_of_a_window_without_samples() -> None:
-    assert aggregates(Window(), AGGREGATES, 10) == [None] * len(AGGREGATES)
+    assert aggregates(Window(), AGGREGATES, 10, KIND) == [None] * len(AGGREGATES)
 
 
 def test_rate_of_a_step_that_has_not_begun_is_unknown() -> None:
-    assert aggregates(sampled([1], NOW), ["rate"], -5) == [None]
+    assert aggregates(sampled([1], NOW), ["rate"], -5, KIND) == [None]
 
 
 def read(url: str, *arguments: Any) -> dict[tuple[int, int], dict[str, Window]]:

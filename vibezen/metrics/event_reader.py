@@ -13,6 +13,7 @@ from vibezen.metrics.committed import CommittedFiles, Files, Segment, Snapshot
 from vibezen.metrics.errors import BadParameter, MissingExtra, StoreError
 from vibezen.metrics.event_sql import Condition, Reading, Sql, Wanted
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.steps import Plan
 from vibezen.metrics.window import Window
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class EventReader:
         self,
         files: Files,
         wanted: Wanted,
-        step: int | None,
+        plan: Plan | None,
         keys: Sequence[str] = (),
         quantiles: Sequence[float] = (),
         limit: int = 1_000_000,
@@ -125,18 +126,18 @@ class EventReader:
             return []
 
         def made(reading: Reading) -> Sql:
-            return event_sql.steps(reading, wanted, step, keys, quantiles, limit, sums=sums, lasts=lasts)
+            return event_sql.steps(reading, wanted, plan, keys, quantiles, limit, sums=sums, lasts=lasts)
 
         return [_step_row(row, len(keys)) for row in self._rows(files, made)]
 
     def buckets(
-        self, files: Files, wanted: Wanted, step: int | None, keys: Sequence[str] = ()
+        self, files: Files, wanted: Wanted, plan: Plan | None, keys: Sequence[str] = ()
     ) -> dict[tuple[int, str, Labels], Window]:
         """By (start, metric, labels): windows that hold a histogram and nothing else."""
         found: dict[tuple[int, str, Labels], Window] = {}
         if not files:
             return found
-        for row in self._rows(files, lambda reading: event_sql.buckets(reading, wanted, step, keys)):
+        for row in self._rows(files, lambda reading: event_sql.buckets(reading, wanted, plan, keys)):
             start, metric, *labels, way, bucket, weight = row
             window = found.setdefault((start, metric, tuple(labels)), Window())
             weight = int(weight) if weight.is_integer() else weight

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from vibezen.metrics.histogram import PER_OCTAVE
+from vibezen.metrics.steps import Plan
 
 _COLUMNS: Final = "ts: 'DOUBLE', metric: 'VARCHAR', value: 'DOUBLE', sample_rate: 'DOUBLE', \"count\": 'BIGINT'"
 _MICROS: Final = 1_000_000
@@ -151,23 +152,31 @@ def _chosen(reading: Reading, wanted: Wanted, keys: Sequence[str] | None) -> Sql
     return Sql(f"({text}) WHERE {' AND '.join(clauses)}", parameters)
 
 
-def _grouped(reading: Reading, wanted: Wanted, step: int | None, keys: Sequence[str], made: str, by: str = "") -> Sql:
+def _grouped(reading: Reading, wanted: Wanted, plan: Plan | None, keys: Sequence[str], made: str, by: str = "") -> Sql:
     text, parameters = _chosen(reading, wanted, keys)
     names = "".join(f', metadata."{key}" AS k{number}' for number, key in enumerate(keys))
     groups = "".join(f", k{number}" for number in range(len(keys)))
-    start = "0"
-    if step is not None:
-        parameters["step"] = step
-        start = "floor(ts / $step)::BIGINT * $step"
+    start = "0" if plan is None else _start(plan)
     return Sql(
         f"SELECT {start} AS start, metric{names}, {made} FROM {text} GROUP BY start, metric{groups}{by}", parameters
+    )
+
+
+def _start(plan: Plan) -> str:
+    """Where the step begins that an event is in."""
+    runs = [
+        (run.stop, f"floor((ts - {run.start}) / {run.step})::BIGINT * {run.step} + {run.start}") for run in plan.runs()
+    ]
+    *first, (_, last) = runs
+    return (
+        f"CASE {' '.join(f'WHEN ts < {stop} THEN {start}' for stop, start in first)} ELSE {last} END" if first else last
     )
 
 
 def steps(
     reading: Reading,
     wanted: Wanted,
-    step: int | None,
+    plan: Plan | None,
     keys: Sequence[str],
     quantiles: Sequence[float],
     limit: int,
@@ -176,7 +185,7 @@ def steps(
     lasts: bool = True,
 ) -> Sql:
     """A row per start of a step, metric and values of `keys`: start, metric, keys…, lines, weight, whether any was
-    sampled, sum, min, max, last, its time, quantiles (a list, or null). `step`: seconds, None for one step at 0.
+    sampled, sum, min, max, last, its time, quantiles (a list, or null). `plan`: None for one step at 0.
 
     `sums`, `lasts`: without them those two are 0: they are half of the work that adding up costs.
     """
@@ -188,15 +197,15 @@ def steps(
         "max(ts)",
         f"quantile_cont(value, [{', '.join(map(repr, quantiles))}])" if quantiles else "NULL",
     )
-    text, parameters = _grouped(reading, wanted, step, keys, ", ".join(made))
+    text, parameters = _grouped(reading, wanted, plan, keys, ", ".join(made))
     return Sql(f"{text} LIMIT {int(limit)}", parameters)
 
 
-def buckets(reading: Reading, wanted: Wanted, step: int | None, keys: Sequence[str]) -> Sql:
+def buckets(reading: Reading, wanted: Wanted, plan: Plan | None, keys: Sequence[str]) -> Sql:
     """A row per start, metric, values of `keys` and bucket of the histogram: start, metric, keys…, sign (-1, 0, 1),
     bucket (null for zeros), weight."""
     made = f"sign(value)::INTEGER AS way, {_BUCKET} AS bucket, sum({_WEIGHT})"
-    return _grouped(reading, wanted, step, keys, made, ", way, bucket")
+    return _grouped(reading, wanted, plan, keys, made, ", way, bucket")
 
 
 def lines(reading: Reading, wanted: Wanted, limit: int, skip: int, *, newest_first: bool) -> Sql:

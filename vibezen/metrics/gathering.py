@@ -6,7 +6,8 @@ know everything. Coverage tells which hours windows may answer for; where both m
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -26,8 +27,9 @@ from vibezen.metrics.event_reader import ATTEMPTS, EventReader, FilesChanged, St
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import OVERFLOW, PRODUCER, SeriesKey, parse_series, series_key
+from vibezen.metrics.steps import Plan
 from vibezen.metrics.window import Window, from_blob
-from vibezen.metrics.window_reader import QUANTILES, Fetched, Total, fetch, fetch_totals
+from vibezen.metrics.window_reader import HISTOGRAM, QUANTILES, Fetched, Total, fetch, fetch_totals
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ Group = tuple[tuple[str, str], ...]
 class Asked(NamedTuple):
     """A range [start, stop) in Unix seconds, in steps (None: the range is one), and what is asked of it.
 
+    `step`, `edges`: as of a Plan.
     `metric`: None for all. `aggregates` decides what must be read: percentiles, or a gauge's newest values.
     """
 
@@ -57,9 +60,20 @@ class Asked(NamedTuple):
     group_by: tuple[str, ...] = ()
     where: tuple[Condition, ...] = ()
     exact: bool = False
+    edges: tuple[int, ...] = ()
+
+    @property
+    def plan(self) -> Plan | None:
+        return None if self.step is None else Plan(self.step, self.start, self.stop, self.edges)
 
     def step_of(self, ts: int) -> int:
-        return self.start if self.step is None else ts // self.step * self.step
+        if self.edges:
+            return self.edges[bisect_right(self.edges, ts) - 1]
+        return self.start if self.step is None else ts - (ts - self.start) % self.step
+
+    def grain(self) -> int:
+        """The longest windows that the steps are made of, in seconds."""
+        return math.gcd(self.start, self.step or self.stop, *self.edges)
 
 
 class Source(msgspec.Struct):
@@ -130,7 +144,7 @@ class Gatherer:
         """Raises BadParameter when the answer would be too large, StoreError when files cannot be read. A server that
         is away is no error: events answer alone."""
         without: set[int] = set()
-        windows = self._client is not None and not asked.exact and self._has_labels(asked.where)
+        windows = self._client is not None and not asked.exact and self._know(asked)
         changed: FilesChanged | None = None
         for _ in range(ATTEMPTS):
             try:
@@ -144,8 +158,10 @@ class Gatherer:
                 changed = error
         raise unreadable(changed)
 
-    def _has_labels(self, where: Iterable[Condition]) -> bool:
-        return all(condition.key in self._labels for condition in where)
+    def _know(self, asked: Asked) -> bool:
+        """Whether windows know every key that is asked about."""
+        keys = {*asked.group_by, *(condition.key for condition in asked.where)}
+        return keys.issubset(self._labels)
 
     async def _gather(self, asked: Asked, without: set[int], *, windows: bool) -> Gathered:
         snapshot = await to_thread.run_sync(self.reader.snapshot, hours_of(asked.start, asked.stop))
@@ -184,7 +200,7 @@ class Gatherer:
         found: dict[int, int] = {}
         for hour in range(first // HOUR * HOUR, last, HOUR):
             begins, ends = max(hour, asked.start), min(hour + HOUR, asked.stop)
-            width = coverage.width(begins, asked.step or math.gcd(asked.start, asked.stop))
+            width = coverage.width(begins, asked.grain())
             cheaper = self._by_series(asked) and coverage.files_are_current and snapshot.lines(hour) <= CHEAP_LINES
             if width is not None and hour not in without and ends > begins and not cheaper:
                 found[hour] = width.seconds
@@ -250,16 +266,18 @@ class Gatherer:
         if not files:
             return
         quantiles = [name for name in asked.aggregates if name in QUANTILES]
-        keys = (*self._labels, PRODUCER) if self._needs_series(asked) else asked.group_by
+        keys = asked.group_by
+        if self._needs_series(asked):
+            keys = tuple(dict.fromkeys((*self._labels, PRODUCER, *keys)))
         wanted = Wanted(asked.start, asked.stop, asked.metric, asked.where)
         rows = self.reader.steps(
             files,
             wanted,
-            asked.step,
+            asked.plan,
             keys,
             [QUANTILES[name] for name in quantiles],
             MAX_CELLS + 1,
-            sums=not {"sum", "mean"}.isdisjoint(asked.aggregates),
+            sums=not {"sum", "mean", "rate"}.isdisjoint(asked.aggregates),
             lasts="last" in asked.aggregates,
         )
         if len(rows) > MAX_CELLS:
@@ -267,9 +285,10 @@ class Gatherer:
         mixed = bool(quantiles) and (self._needs_series(asked) or _is_mixed(asked, rows, windowed))
         if mixed:
             gathered.exact = False
+        if mixed or HISTOGRAM in asked.aggregates:
             if len(rows) > MAX_HISTOGRAMS:
                 raise BadParameter("group_by", "too many series for percentiles; take a coarser step or fewer labels")
-            histograms = self.reader.buckets(files, wanted, asked.step, keys)
+            histograms = self.reader.buckets(files, wanted, asked.plan, keys)
             for row in rows:
                 row.window.merge(histograms[row.start, row.metric, row.labels])
         for row in rows:

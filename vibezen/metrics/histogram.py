@@ -8,6 +8,7 @@ At SCALE 5, b is 1.0219; a bucket is told by the harmonic middle of its bounds, 
 """
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -48,6 +49,12 @@ def value_of(bucket: int) -> float:
     """The value a bucket stands for: 2·low·high / (low + high)."""
     # From the lower bound: the upper one of the last bucket is beyond a double.
     return math.exp2(bucket / PER_OCTAVE) * (2.0 * _BASE / (1.0 + _BASE))
+
+
+def bounds_of(bucket: int) -> tuple[float, float]:
+    """The values (low, high] that a bucket holds."""
+    low, following = math.exp2(bucket / PER_OCTAVE), (bucket + 1) / PER_OCTAVE
+    return low, math.exp2(following) if following < sys.float_info.max_exp else sys.float_info.max
 
 
 def add_buckets(into: Buckets, other: Mapping[int, Weight]) -> None:

@@ -1,18 +1,27 @@
 """One metric over time: what `GET /api/metrics/history` and `vibezen-metrics query` answer."""
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Final
 
 import msgspec
 from anyio import to_thread
 
+from vibezen.metrics.catalogue import Kind
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.gathering import Asked, Cell, Gathered, Gatherer, Group, Source
 from vibezen.metrics.question import Question
 from vibezen.metrics.window import Window
-from vibezen.metrics.window_reader import Number, aggregates
+from vibezen.metrics.window_reader import HISTOGRAM, Value, aggregates
 
 MAX_ANSWER_POINTS: Final = 50_000
 """Points in all series of one answer: some 2 MB of JSON, and up to 80 MB of histograms while it is computed."""
+MAX_ANSWER_BUCKETS: Final = 100_000
+"""Buckets of all histograms of one answer: some 5 MB of JSON."""
+SIMILAR: Final = 3
+"""Names that are told to somebody who asked for one that nobody knows."""
+
+Steps = Mapping[int, Cell]
 
 
 class Line(msgspec.Struct):
@@ -20,79 +29,129 @@ class Line(msgspec.Struct):
 
     agg: str
     labels: dict[str, str]
-    points: list[tuple[int, Number]]
+    points: list[tuple[int, Value]]
 
 
-class History(msgspec.Struct):
-    """The steps are [from, to), floored; `as_of` is the newest event seen.
+class History(msgspec.Struct, omit_defaults=True):
+    """The steps are [from, to), floored; `step` is how long one is (of days, where the clock is not changed). `as_of`
+    is the newest event seen, `omitted` how many groups `top` left out.
 
     `exact`: every number is what the events themselves give; else percentiles are within 1.1 %, by histogram.
+    `known`: whether the metric is declared, or recorded in this range; if not, `similar` names may be what was meant.
     """
 
     metric: str
     since: float = msgspec.field(name="from")
     to: float = msgspec.field()
+    tz: str = msgspec.field()
     step: int = msgspec.field()
     agg: str = msgspec.field()
     exact: bool = msgspec.field()
     sources: list[Source] = msgspec.field()
     as_of: float | None = msgspec.field()
+    known: bool = msgspec.field()
+    omitted: int = msgspec.field()
     series: list[Line] = msgspec.field()
+    similar: list[str] = []
 
 
 async def history(gatherer: Gatherer, question: Question, now: float) -> History:
     """Raises BadParameter when the answer would be too large, StoreError when files cannot be read."""
     plan = question.plan
+    kind = gatherer.catalogue[question.metric].kind
+    needed = question.aggregates if question.top is None else (*question.aggregates, _weight(kind))
     asked = Asked(
         plan.start,
         plan.stop,
         plan.step,
         question.metric,
-        question.aggregates,
+        needed,
         question.group_by,
         question.where,
         question.exact,
+        plan.edges,
     )
     gathered = await gatherer.gather(asked)
-    lines = await to_thread.run_sync(_lines, question, gathered, now)
+    lines, omitted = await to_thread.run_sync(_lines, question, kind, gathered, now)
+    known = bool(lines) or question.metric in gatherer.catalogue
     return History(
         metric=question.metric,
         since=plan.start,
         to=plan.stop,
+        tz=question.tz,
         step=plan.step,
         agg=",".join(question.aggregates),
         exact=gathered.exact,
         sources=gathered.sources,
         as_of=gathered.newest if gathered.cells else None,
+        known=known,
+        omitted=omitted,
         series=lines,
+        similar=[] if known else await _similar(gatherer, asked),
     )
 
 
-def _lines(question: Question, gathered: Gathered, now: float) -> list[Line]:
-    """Every aggregate of every group, groups in the order of their labels."""
-    names, steps = question.aggregates, question.plan.steps()
+async def _similar(gatherer: Gatherer, asked: Asked) -> list[str]:
+    """Metrics that are declared, or recorded in the range, with a name much like the one asked for."""
+    recorded = await gatherer.gather(Asked(asked.start, asked.stop, None, None, ("count",)))
+    names = {*gatherer.catalogue.names(), *(metric for metric, _, _ in recorded.cells)}
+    return get_close_matches(asked.metric or "", sorted(names), SIMILAR)
+
+
+def _lines(question: Question, kind: Kind, gathered: Gathered, now: float) -> tuple[list[Line], int]:
+    """Every aggregate of every group, groups in the order of their labels; and how many groups are left out."""
     groups: dict[Group, dict[int, Cell]] = {}
     for (_, group, start), cell in gathered.cells.items():
         groups.setdefault(group, {})[start] = cell
-    if len(groups) * len(names) * len(steps) > MAX_ANSWER_POINTS:
-        raise BadParameter("group_by", f"{len(groups)} series are too many here; take a coarser step or fewer labels")
+    shown = sorted(groups)
+    if question.top is not None:
+        shown = sorted(shown, key=lambda group: -_weight_of(groups[group], kind))[: question.top]
+    _bound(question, [groups[group] for group in shown])
     lines = []
-    for group in sorted(groups):
-        columns = [_told(groups[group].get(start), names, min(question.plan.step, now - start)) for start in steps]
-        for index, name in enumerate(names):
-            points = [(start, column[index]) for start, column in zip(steps, columns, strict=True)]
+    for group in sorted(shown):
+        columns = [
+            _told(groups[group].get(start), question, kind, min(stop, now) - start)
+            for start, stop in question.plan.spans()
+        ]
+        for index, name in enumerate(question.aggregates):
+            points = [(start, column[index]) for start, column in zip(question.plan.steps(), columns, strict=True)]
             lines.append(Line(name, dict(group), points))
-    return lines
+    return lines, len(groups) - len(shown)
 
 
-def _told(cell: Cell | None, names: tuple[str, ...], seconds: float) -> list[Number]:
-    return aggregates_of(cell, names, seconds) if cell is not None else aggregates(Window(), names, seconds)
+def _weight(kind: Kind) -> str:
+    """What the groups of a metric are ranked by."""
+    return "sum" if kind is Kind.COUNTER else "count"
 
 
-def aggregates_of(cell: Cell, names: tuple[str, ...], seconds: float) -> list[Number]:
-    """The named aggregates of a cell that is `seconds` long so far."""
+def _weight_of(steps: Steps, kind: Kind) -> float:
+    return sum(getattr(cell.total.window(), _weight(kind)) for cell in steps.values())
+
+
+def _bound(question: Question, groups: Sequence[Steps]) -> None:
+    """Raises BadParameter when the answer would be too large."""
+    if len(groups) * len(question.aggregates) * len(question.plan.steps()) > MAX_ANSWER_POINTS:
+        raise BadParameter(
+            "group_by", f"{len(groups)} series are too many here; take a coarser step, fewer labels or top=10"
+        )
+    if HISTOGRAM in question.aggregates:
+        buckets = sum(len(cell.total.window().buckets()) for steps in groups for cell in steps.values())
+        if buckets > MAX_ANSWER_BUCKETS:
+            raise BadParameter(
+                "agg", f"histograms of {buckets} buckets are too many; take a coarser step or fewer labels"
+            )
+
+
+def _told(cell: Cell | None, question: Question, kind: Kind, seconds: float) -> list[Value]:
+    if cell is not None:
+        return aggregates_of(cell, question.aggregates, seconds, kind)
+    return aggregates(Window(), question.aggregates, seconds, kind)
+
+
+def aggregates_of(cell: Cell, names: tuple[str, ...], seconds: float, kind: Kind) -> list[Any]:
+    """The named aggregates of a cell that is `seconds` long so far, each a Value."""
     window, known = cell.total.window(), cell.quantiles
     if known is None:
-        return aggregates(window, names, seconds)
-    rest = iter(aggregates(window, [name for name in names if name not in known], seconds))
+        return aggregates(window, names, seconds, kind)
+    rest = iter(aggregates(window, [name for name in names if name not in known], seconds, kind))
     return [known[name] if name in known else next(rest) for name in names]

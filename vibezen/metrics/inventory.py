@@ -14,7 +14,7 @@ from vibezen.metrics.committed import Files, Snapshot, hours_of
 from vibezen.metrics.event_reader import EventReader, Wanted
 from vibezen.metrics.question import Parameters, parse_range, single
 
-PARAMETERS: Final = ("from", "to")
+PARAMETERS: Final = ("from", "to", "tz")
 MAX_VALUES: Final = 100
 """Values of one label that are told, the most frequent of each segment first."""
 _REMEMBERED: Final = 24 * 400

@@ -14,7 +14,8 @@ SHOWN: Final = ("count", "rate", "sum", "mean", "min", "max", "last", "p50", "p9
 
 class MetricNumbers(msgspec.Struct):
     """`value` is the one number that stands for the metric's kind, `previous` the same of the range before, and
-    `change` is value / previous - 1. `rate` is samples per second."""
+    `change` is value / previous - 1. `rate` is per second: the increase of a counter,
+    samples of anything else."""
 
     family: str
     unit: str

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -14,25 +14,29 @@ from vibezen.metrics.event import MIN_TS, is_name
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.steps import Plan, plan
 from vibezen.metrics.window_reader import AGGREGATES, DEFAULT_AGGREGATE
+from vibezen.metrics.zone import DAY, UTC_ZONE, Zone, zone_of
 
-PARAMETERS: Final = ("metric", "from", "to", "step", "group_by", "agg", "where", "exact")
+PARAMETERS: Final = ("metric", "from", "to", "tz", "step", "group_by", "top", "agg", "where", "exact")
+MAX_GROUP_KEYS: Final = 8
+MAX_TOP: Final = 1000
 MAX_CONDITIONS: Final = 32
 """As many as an event may have metadata keys."""
 MAX_TS: Final = 253_402_300_800.0
 """The year 10000 in Unix seconds."""
 _MILLISECONDS: Final = 1e11
 """A number above this is milliseconds: as seconds it would be the year 5138."""
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_RELATIVE = re.compile(r"now(?:-(\d{1,9})([smhdw]))?\Z")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
+_RELATIVE = re.compile(r"now(?:-(\d{1,9})([smhdw]))?(?:/([mhdw]))?\Z")
+_DAYS: Final = {"today": "now/d", "yesterday": "now-1d/d"}
 _NUMBER = re.compile(r"\d{1,16}(?:\.\d{1,9})?\Z")
 _STEP = re.compile(r"(\d{1,9})([smhdw]?)\Z")
 _LOST_PLUS = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:?\d\d)\Z")
-_TIMES: Final = "now, now-1h, ISO 8601 or Unix seconds"
+_TIMES: Final = "now, now-1h, now-1d/d, today, yesterday, ISO 8601 or Unix seconds"
 
 
 class Question(msgspec.Struct, frozen=True):
     """`plan` is the range asked for, rounded out to whole steps. `exact`: from the events themselves, whatever it
-    costs."""
+    costs. `top`: of so many groups, those that weigh most; None: of all. `tz`: the zone that the steps are of."""
 
     metric: str
     plan: Plan
@@ -40,6 +44,8 @@ class Question(msgspec.Struct, frozen=True):
     aggregates: tuple[str, ...]
     where: tuple[Condition, ...] = ()
     exact: bool = False
+    top: int | None = None
+    tz: str = UTC_ZONE.name
 
 
 Parameters = Mapping[str, str | Sequence[str]]
@@ -50,19 +56,26 @@ def parse_question(parameters: Parameters, settings: Settings, now: float) -> Qu
     """Raises BadParameter."""
     texts = single(parameters, PARAMETERS)
     metric = parse_metric(texts.get("metric"))
+    zone = parse_zone(texts.get("tz"))
     since, until = parse_range(texts, now, "now-1h")
+    group_by = _keys(texts.get("group_by", ""))
+    top = texts.get("top")
+    if top and not group_by:
+        raise BadParameter("top", "of which groups? Give group_by, too")
     try:
-        planned = plan(settings.aggregation.widths, since, until, now, _step(texts.get("step") or "auto"))
+        planned = plan(settings.aggregation.widths, since, until, now, _step(texts.get("step") or "auto"), zone)
     except ValueError as error:
         raise BadParameter("step", str(error)) from None
     kind = settings.catalogue()[metric].kind
     return Question(
         metric=metric,
         plan=planned,
-        group_by=_names("group_by", texts.get("group_by", ""), settings.aggregation.labels),
-        aggregates=_names("agg", texts.get("agg", ""), AGGREGATES) or (DEFAULT_AGGREGATE[kind],),
+        group_by=group_by,
+        aggregates=_aggregates(texts.get("agg", "")) or (DEFAULT_AGGREGATE[kind],),
         where=parse_where(parameters.get("where", ())),
         exact=parse_switch("exact", texts.get("exact", "false")),
+        top=parse_number("top", top, MAX_TOP, MAX_TOP) if top else None,
+        tz=zone.name,
     )
 
 
@@ -83,12 +96,20 @@ def single(parameters: Parameters, known: Sequence[str]) -> dict[str, str]:
 
 
 def parse_range(texts: Mapping[str, str], now: float, otherwise: str) -> tuple[float, float]:
-    """`from` and `to` in Unix seconds. `otherwise`: where a range without `from` begins."""
-    since = parse_time("from", texts.get("from") or otherwise, now)
-    until = parse_time("to", texts.get("to") or "now", now)
+    """`from` and `to` in Unix seconds, in the zone `tz`. `otherwise`: where a range without `from` begins."""
+    zone = parse_zone(texts.get("tz"))
+    since = parse_time("from", texts.get("from") or otherwise, now, zone)
+    until = parse_time("to", texts.get("to") or "now", now, zone)
     if since >= until:
         raise BadParameter("from", "the range is empty: `from` must lie before `to`")
     return since, until
+
+
+def parse_zone(text: str | None) -> Zone:
+    try:
+        return zone_of(text) if text else UTC_ZONE
+    except ValueError:
+        raise BadParameter("tz", "no time zone; expected a name such as Europe/Berlin, or +05:30") from None
 
 
 def parse_where(given: str | Sequence[str]) -> tuple[Condition, ...]:
@@ -139,26 +160,37 @@ def parse_metric(text: str | None) -> str:
     return text
 
 
-def parse_time(field: str, text: str, now: float) -> float:
-    """Unix seconds of `now-15m`, ISO 8601 (UTC where it names no zone), or epoch seconds or milliseconds."""
-    if match := _RELATIVE.match(text):
-        amount, unit = match.groups()
-        found = now - int(amount) * _UNITS[unit] if unit else now
+def parse_time(field: str, text: str, now: float, zone: Zone = UTC_ZONE) -> float:
+    """Unix seconds of `now-15m`, `now-1d/d` (where that day began), ISO 8601 (of `zone` where it names none), or epoch
+    seconds or milliseconds."""
+    if match := _RELATIVE.match(_DAYS.get(text, text)):
+        found = _relative(now, int(match[1] or 0), match[2] or "s", match[3], zone)
     elif _NUMBER.match(text):
         found = float(text)
         found = found / 1000 if found >= _MILLISECONDS else found
     else:
-        found = _iso(field, text)
+        found = _iso(field, text, zone)
     if not MIN_TS <= found < MAX_TS:
         raise BadParameter(field, "expected a time between the years 2000 and 9999")
     return found
 
 
-def _iso(field: str, text: str) -> float:
+def _relative(now: float, amount: int, unit: str, floor: str | None, zone: Zone) -> float:
+    """Days and weeks are those of the calendar: a day before noon is noon, however long the night was."""
+    found = now - amount * _UNITS[unit]
+    if unit in "dw" and not zone.is_fixed and found >= MIN_TS:
+        when = datetime.fromtimestamp(now, zone.rules).replace(tzinfo=None)
+        found = zone.moment(when - timedelta(seconds=amount * _UNITS[unit]))
+    if floor is None or found < MIN_TS:
+        return found
+    return plan((), found, math.nextafter(found, math.inf), now, _UNITS[floor], zone).step_of(found)
+
+
+def _iso(field: str, text: str, zone: Zone) -> float:
     try:
         # A plus sign that was not escaped in the address arrives as a space.
         when = datetime.fromisoformat(_LOST_PLUS.sub(r"\1+\2", text))
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+        return when.timestamp() if when.tzinfo else zone.moment(when)
     except (ValueError, OverflowError):
         raise BadParameter(field, f"not a time; expected {_TIMES}") from None
 
@@ -173,9 +205,26 @@ def _step(text: str) -> int | None:
     return seconds
 
 
-def _names(field: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+def _aggregates(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(_listed(text)))
     for name in names:
-        if name not in known:
-            raise BadParameter(field, f"unknown: {name[:100]!r}; known are {', '.join(known)}")
+        if name not in AGGREGATES:
+            raise BadParameter("agg", f"unknown: {name[:100]!r}; known are {', '.join(AGGREGATES)}")
     return names
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    """Metadata keys to group by."""
+    names = tuple(_listed(text))
+    for name in names:
+        if not is_name(name):
+            raise BadParameter("group_by", f"{name[:100]!r} is no metadata key")
+        if names.count(name) > 1:
+            raise BadParameter("group_by", f"{name!r} is there more than once")
+    if len(names) > MAX_GROUP_KEYS:
+        raise BadParameter("group_by", f"at most {MAX_GROUP_KEYS} keys")
+    return names
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

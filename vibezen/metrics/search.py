@@ -16,7 +16,7 @@ from vibezen.metrics.event import WHOLE
 from vibezen.metrics.event_reader import EventReader, Line, Wanted
 from vibezen.metrics.question import Parameters, parse_metric, parse_number, parse_range, parse_where, single
 
-PARAMETERS: Final = ("metric", "from", "to", "where", "limit", "order", "cursor", "live")
+PARAMETERS: Final = ("metric", "from", "to", "tz", "where", "limit", "order", "cursor", "live")
 MAX_EVENTS: Final = 1000
 DEFAULT_EVENTS: Final = 100
 SECONDS: Final = 5.0

@@ -14,7 +14,7 @@ from vibezen.metrics.metric_numbers import SHOWN, MetricNumbers, told
 from vibezen.metrics.question import Parameters, parse_metric, parse_range, parse_switch, parse_where, single
 from vibezen.metrics.window_reader import Number
 
-PARAMETERS: Final = ("metric", "from", "to", "where", "exact")
+PARAMETERS: Final = ("metric", "from", "to", "tz", "where", "exact")
 HEADLINES: Final = {Kind.DISTRIBUTION: "p50", Kind.COUNTER: "sum", Kind.RATIO: "mean", Kind.GAUGE: "last"}
 """What stands for a metric over a range: the median of a distribution, the sum of a counter, the mean of a ratio, the
 newest total of a gauge."""
@@ -100,8 +100,9 @@ async def _told(gatherer: Gatherer, asked: Range, now: float) -> _Told:
     seconds = min(asked.stop, now) - asked.start
     numbers: dict[str, dict[str, Number]] = {}
     for (metric, _, _), cell in gathered.cells.items():
-        numbers[metric] = dict(zip(SHOWN, aggregates_of(cell, SHOWN, seconds), strict=True))
-        if gatherer.catalogue[metric].kind is Kind.GAUGE:
+        kind = gatherer.catalogue[metric].kind
+        numbers[metric] = dict(zip(SHOWN, aggregates_of(cell, SHOWN, seconds, kind), strict=True))
+        if kind is Kind.GAUGE:
             numbers[metric]["last"] = await _newest(gatherer, asked, metric, gathered.newest)
     return _Told(gathered, numbers)
 

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from vibezen.metrics.errors import MetricsError
-from vibezen.metrics.histogram import Buckets, Distribution, Weight, add_buckets, bucket_of, buckets_of
+from vibezen.metrics.histogram import Buckets, Distribution, Weight, add_buckets, bounds_of, bucket_of, buckets_of
 
 BLOB_VERSION: Final = b"\x01"
 
@@ -46,6 +46,15 @@ class Window(msgspec.Struct, array_like=True, gc=False):
 
     def distribution(self) -> Distribution:
         return Distribution(self.zero, self.positive, self.negative, self.min, self.max)
+
+    def buckets(self) -> list[tuple[float, float, Weight]]:
+        """The histogram in ascending order: (low, high, samples between them); zeros lie between 0 and 0."""
+        found = [
+            (-high, -low, w) for b, w in sorted(self.negative.items(), reverse=True) for low, high in [bounds_of(b)]
+        ]
+        if self.zero:
+            found.append((0.0, 0.0, self.zero))
+        return found + [(*bounds_of(b), w) for b, w in sorted(self.positive.items())]
 
     def merge(self, other: "Window") -> None:
         """Take in the samples of `other`. On equal `last_ts` the other's `last` wins."""

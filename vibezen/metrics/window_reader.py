@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from redis.asyncio import Redis
 
 from vibezen.metrics.catalogue import Kind
+from vibezen.metrics.histogram import Weight
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import SeriesKey, series_key
 from vibezen.metrics.window import Window, sum_of
@@ -29,7 +30,8 @@ QUANTILES: Final[Mapping[str, float]] = {
     "p99": 0.99,
     "p99.9": 0.999,
 }
-AGGREGATES: Final = ("count", "sum", "mean", "min", "max", "last", "rate", *QUANTILES)
+HISTOGRAM: Final = "histogram"
+AGGREGATES: Final = ("count", "sum", "mean", "min", "max", "last", "rate", *QUANTILES, HISTOGRAM)
 DEFAULT_AGGREGATE: Final[Mapping[Kind, str]] = {
     Kind.DISTRIBUTION: "p50",
     Kind.COUNTER: "sum",
@@ -38,6 +40,8 @@ DEFAULT_AGGREGATE: Final[Mapping[Kind, str]] = {
 }
 
 Number = int | float | None
+Value = Number | list[tuple[float, float, Weight]]
+"""What an aggregate is: a number, or the buckets of a histogram (low, high, samples)."""
 
 
 class Total:
@@ -69,23 +73,26 @@ def total(kind: Kind, parts: Iterable[tuple[SeriesKey, Window]]) -> Window:
     return result.window()
 
 
-def aggregates(window: Window, names: Iterable[str], seconds: float) -> list[Number]:
-    """The named aggregates of a window that is `seconds` long so far. None where there is no sample to tell it by.
+def aggregates(window: Window, names: Iterable[str], seconds: float, kind: Kind) -> list[Any]:
+    """The named aggregates of a window that is `seconds` long so far, each a Value; all but the histogram are Numbers.
+    None where there is no sample to tell it by.
 
-    `rate` is samples per second.
+    `rate` is per second: the increase of a counter, samples of anything else.
     """
     quantile = window.distribution().quantile if any(name in QUANTILES for name in names) else None
-    return [_aggregate(window, name, seconds, quantile) for name in names]
+    return [_aggregate(window, name, seconds, kind, quantile) for name in names]
 
 
-def _aggregate(window: Window, name: str, seconds: float, quantile: Any) -> Number:
+def _aggregate(window: Window, name: str, seconds: float, kind: Kind, quantile: Any) -> Value:
     if not window.count:
         return None
     if name in QUANTILES:
         value: Number = quantile(QUANTILES[name])
         return value
+    if name == HISTOGRAM:
+        return window.buckets()
     if name == "rate":
-        return window.count / seconds if seconds > 0 else None
+        return (window.sum if kind is Kind.COUNTER else window.count) / seconds if seconds > 0 else None
     found: Number = getattr(window, name)
     return found
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vibezen.metrics.commands.options import Config, RedisUrl, StorageDir, load_settings, need
+from vibezen.metrics.errors import MetricsError
 
 if TYPE_CHECKING:
     from vibezen.metrics.config import Settings
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from vibezen.metrics.layout import Layout
     from vibezen.metrics.question import Parameters
 
-Since = Annotated[str, typer.Option("--from", metavar="TIME", help="now-1h, ISO 8601 (UTC) or Unix seconds.")]
+Since = Annotated[
+    str,
+    typer.Option("--from", metavar="TIME", help="now-1h, now-1d/d, today, yesterday, ISO 8601 or Unix seconds."),
+]
 Until = Annotated[str, typer.Option("--to", metavar="TIME", help="Where the range ends.")]
 Where = Annotated[
     list[str] | None,
@@ -28,9 +32,12 @@ def query(
     since: Since = "now-1h",
     until: Until = "now",
     step: Annotated[str, typer.Option(metavar="LENGTH", help="auto, 60, 5m, 1h, 1d.")] = "auto",
-    group_by: Annotated[str, typer.Option(metavar="LABEL,…", help="Labels to tell apart.")] = "",
+    tz: Annotated[str, typer.Option(metavar="ZONE", help="Of days and times: Europe/Berlin, +05:30.")] = "UTC",
+    group_by: Annotated[str, typer.Option(metavar="KEY,…", help="Labels or other metadata to tell apart.")] = "",
+    top: Annotated[str, typer.Option(metavar="N", help="Only the N groups with the largest sum or count.")] = "",
     agg: Annotated[
-        str, typer.Option(metavar="NAME,…", help="count sum mean min max last rate p50 p75 p90 p95 p99 p99.9.")
+        str,
+        typer.Option(metavar="NAME,…", help="count sum mean min max last rate p50 p75 p90 p95 p99 p99.9 histogram."),
     ] = "",
     where: Where = None,
     exact: Annotated[bool, typer.Option("--exact", help="From the events themselves, percentiles too.")] = False,
@@ -43,14 +50,20 @@ def query(
     need("server", "query")
     settings = load_settings(config, redis_url, storage_dir)
     parameters: Parameters = {
-        **{"metric": metric, "from": since, "to": until, "step": step, "group_by": group_by, "agg": agg},
+        **{"metric": metric, "from": since, "to": until, "tz": tz, "step": step, "group_by": group_by, "agg": agg},
+        **({"top": top} if top else {}),
         **{"where": where or [], "exact": "true" if exact else "false"},
     }
+    if not as_json and "histogram" in agg:
+        raise typer.BadParameter("a histogram is no number for a table; ask with --json")
     answer = _ask(settings, parameters)
     if as_json:
         import msgspec
 
         print(msgspec.json.encode(answer).decode())
+    if not answer.known:
+        raise MetricsError(_unknown(answer))
+    if as_json:
         return
     from vibezen.metrics.commands import table
 
@@ -59,6 +72,11 @@ def query(
         table.print_csv(columns, rows)
     else:
         table.print_table(columns, rows, table.about(answer))
+
+
+def _unknown(answer: "History") -> str:
+    meant = f"; did you mean {' or '.join(answer.similar)}?" if answer.similar else ""
+    return f"no metric {answer.metric!r} is declared, and none was recorded in this range{meant}"
 
 
 def see_the_store(layout: "Layout") -> None:

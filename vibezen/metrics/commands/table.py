@@ -3,17 +3,19 @@
 import csv
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vibezen.metrics.clock import iso
+from vibezen.metrics.clock import MIN_ISO, iso
 from vibezen.metrics.history import History
-from vibezen.metrics.window_reader import Number
+from vibezen.metrics.window_reader import Value
+from vibezen.metrics.zone import LAST, UTC_ZONE, Zone, zone_of
 
-Row = list[str | Number]
+Row = list[str | Value]
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\0")
 """What a spreadsheet would take for a formula at the beginning of a text."""
@@ -23,23 +25,36 @@ def of_history(answer: History) -> tuple[list[str], list[Row]]:
     """A row per step and group, a column per aggregate; steps in which nothing was recorded are left out."""
     labels = list(dict.fromkeys(label for line in answer.series for label in line.labels))
     names = list(dict.fromkeys(line.agg for line in answer.series))
-    cells: dict[tuple[int, tuple[str, ...]], dict[str, Number]] = {}
+    cells: dict[tuple[int, tuple[str, ...]], dict[str, Value]] = {}
     for line in answer.series:
         group = tuple(line.labels.get(label, "") for label in labels)
         for start, value in line.points:
             if value is not None:
                 cells.setdefault((start, group), {})[line.agg] = value
+    zone = zone_of(answer.tz)
     rows: list[Row] = [
-        [iso(start), *group, *(found.get(name) for name in names)] for (start, group), found in sorted(cells.items())
+        [_time(start, zone), *group, *(found.get(name) for name in names)]
+        for (start, group), found in sorted(cells.items())
     ]
     return ["time", *labels, *names], rows
 
 
 def about(answer: History) -> str:
     """One line about where the numbers are from."""
-    parts = ", ".join(f"{source.source} from {iso(source.since)} to {iso(source.to)}" for source in answer.sources)
+    zone = zone_of(answer.tz)
+    parts = (
+        f"{source.source} from {_time(source.since, zone)} to {_time(source.to, zone)}" for source in answer.sources
+    )
     exact = "exact" if answer.exact else "percentiles within 1.1 %"
-    return f"{answer.metric}, one row = {answer.step} s; {exact}; {parts}"
+    omitted = f"; {answer.omitted} groups with less left out" if answer.omitted else ""
+    return f"{answer.metric}, one row = {answer.step} s; {exact}; {', '.join(parts)}{omitted}"
+
+
+def _time(ts: float, zone: Zone) -> str:
+    """ISO 8601, as the zone's clock shows it."""
+    if zone is UTC_ZONE or not MIN_ISO <= ts < LAST:
+        return iso(ts)
+    return datetime.fromtimestamp(ts, zone.rules).isoformat(timespec="milliseconds")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Row], about: str) -> None:
@@ -67,14 +82,14 @@ def print_csv(columns: Sequence[str], rows: Sequence[Row]) -> None:
     writer.writerows([[_inert(cell) for cell in row] for row in rows])
 
 
-def _inert(cell: str | Number) -> str | Number:
+def _inert(cell: str | Value) -> str | Value:
     """Text that no spreadsheet takes for a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def _shown(cell: str | Number) -> str:
-    if cell is None or isinstance(cell, str):
-        return printable(cell or "")
+def _shown(cell: str | Value) -> str:
+    if not isinstance(cell, int | float):
+        return printable(str(cell or ""))
     if float(cell).is_integer() and abs(cell) < 1e15:
         return f"{cell:,.0f}"
     return f"{cell:,.1f}" if 1000 <= abs(cell) < 1e15 else f"{cell:.6g}"
