@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.api.login import login_routes
 from vibezen.metrics.api.site import Site
 from vibezen.metrics.api.socket import live_socket
@@ -19,6 +21,7 @@ from vibezen.metrics.api.watching import SampleResponse, is_live, parse_watch
 from vibezen.metrics.serving.access import Access, Guard
 from vibezen.metrics.serving.answers import Health, answer
 from vibezen.metrics.serving.errors import HANDLERS, ApiError, error_response
+from vibezen.metrics.settled import KeptAnswers
 
 if TYPE_CHECKING:
     from vibezen.metrics.api.web import MetricsDashboard
@@ -46,20 +49,22 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
     async def realtime(request: Request) -> Response:
         return answer(dashboard.realtime())
 
+    kept = KeptAnswers(dashboard.settings.queries.cache_bytes)
+
     async def history(request: Request) -> Response:
-        return answer(await dashboard.history(**asked(request)))
+        return await respond(request, dashboard.inquire_history(asked(request)), kept)
 
     async def summary(request: Request) -> Response:
-        return answer(await dashboard.summary(**asked(request)))
+        return await respond(request, dashboard.inquire_summary(asked(request)), kept)
 
     async def catalogue(request: Request) -> Response:
-        return answer(await dashboard.catalogue(**asked(request)))
+        return answer(await while_connected(request, partial(dashboard.catalogue, **asked(request))))
 
     async def events(request: Request) -> Response:
         parameters = asked(request)
         if is_live(parameters):
             return SampleResponse(dashboard.watching.join(parse_watch(parameters)))
-        return answer(await dashboard.events(**parameters))
+        return answer(await while_connected(request, partial(dashboard.events, **parameters)))
 
     async def pipeline(request: Request) -> Response:
         return answer(await dashboard.pipeline())

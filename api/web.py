@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import anyio
 
+from vibezen.metrics.api.answering import Inquiry
 from vibezen.metrics.api.app import build
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.pipeline import Pipeline, pipeline, troubles
@@ -17,6 +19,7 @@ from vibezen.metrics.api.realtime import Realtime
 from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.api.tail import Tail
 from vibezen.metrics.api.watching import Watching
+from vibezen.metrics.asking import answered
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import DEMO_VARIABLE, Settings, load
 from vibezen.metrics.connection import (
@@ -33,13 +36,16 @@ from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.history import History, history
 from vibezen.metrics.inventory import Inventory, inventory, parse_inventory
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.question import parse_question
+from vibezen.metrics.question import Parameters, parse_question
 from vibezen.metrics.search import Events, parse_search, search
 from vibezen.metrics.serving.access import Access, access_for, page_url
 from vibezen.metrics.serving.errors import Away
 from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, until_asked
+from vibezen.metrics.settled import Settled
 from vibezen.metrics.storage import MetricsStorage, check_same_store
 from vibezen.metrics.summary import Summary, parse_summary, summary
+
+T = TypeVar("T")
 
 HISTORIES: Final = 4
 """Questions about history that are computed at the same time; more wait their turn."""
@@ -77,6 +83,7 @@ class MetricsDashboard:
         self._gatherer = Gatherer(
             self.reader, self._commands, self._keys, self.settings, clock, lambda: self.hub.trouble is not None
         )
+        self._settled = Settled(self.reader, self.settings)
         self._following: asyncio.Task[None] | None = None
         finest = self.settings.aggregation.widths[0].seconds
         self.hub = Hub(
@@ -121,31 +128,48 @@ class MetricsDashboard:
 
     async def history(self, /, **parameters: str | Sequence[str]) -> History:
         """One metric over time; parameters as in the address of `/api/metrics/history`. Raises BadParameter."""
+        return await self.inquire_history(parameters).answer()
+
+    def inquire_history(self, parameters: Parameters) -> Inquiry[History]:
+        """The same question, which may be answered or not. Raises BadParameter."""
         now = self._clock()
         question = parse_question(parameters, self.settings, now)
-        async with self._histories:
-            return await history(self._gatherer, question, now)
+        plan = question.plan
+        return Inquiry(
+            partial(self._settled.name, question, plan.start, plan.stop, now),
+            partial(self._answer, partial(history, self._gatherer, question, now)),
+        )
 
     async def summary(self, /, **parameters: str | Sequence[str]) -> Summary:
         """Every metric over a range, against the range before; parameters as for `/api/metrics/summary`."""
+        return await self.inquire_summary(parameters).answer()
+
+    def inquire_summary(self, parameters: Parameters) -> Inquiry[Summary]:
+        """The same question, which may be answered or not. Raises BadParameter."""
         now = self._clock()
         asked = parse_summary(parameters, self.settings, now)
-        async with self._histories:
-            return await summary(self._gatherer, asked, now)
+        return Inquiry(
+            partial(self._settled.name, asked, asked.before().start, asked.stop, now),
+            partial(self._answer, partial(summary, self._gatherer, asked, now)),
+        )
 
     async def catalogue(self, /, **parameters: str | Sequence[str]) -> Inventory:
         """Which metrics there are, and their metadata; parameters as for `/api/catalogue`."""
         now = self._clock()
         asked = parse_inventory(parameters, now)
-        async with self._histories:
-            return await inventory(self.reader, self._catalogue, self.settings.aggregation.labels, asked)
+        labels = self.settings.aggregation.labels
+        return await self._answer(partial(inventory, self.reader, self._catalogue, labels, asked))
 
     async def events(self, /, **parameters: str | Sequence[str]) -> Events:
         """Single events; parameters as for `/api/events`."""
         now = self._clock()
         asked = parse_search(parameters, now)
+        return await self._answer(partial(search, self.reader, asked))
+
+    async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Raises TooSlow; the time begins when it is this question's turn."""
         async with self._histories:
-            return await search(self.reader, asked)
+            return await answered(ask, self.settings.queries.seconds)
 
     async def pipeline(self) -> Pipeline:
         """Shards, groups, positions, lag and owners."""

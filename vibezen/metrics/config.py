@@ -155,6 +155,14 @@ class External(_Section, frozen=True):
     after_days: Count = 7
 
 
+class Queries(_Section, frozen=True):
+    """Questions about the past. `seconds`: after which one is given up. `cache_bytes`: of answers that cannot change
+    any more, kept in each process of the API."""
+
+    seconds: Positive = 30.0
+    cache_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024
+
+
 class Settings(_Section, frozen=True):
     """All of `vibezen.metrics`. Times are seconds unless a name says otherwise.
 
@@ -182,6 +190,7 @@ class Settings(_Section, frozen=True):
     archive: Archive = Archive()
     compaction: Compaction = Compaction()
     external: External = External()
+    queries: Queries = Queries()
     sampling: dict[str, Rate] = {}
     metrics: dict[str, MetricSpec] = {}
     source: Path | None = None

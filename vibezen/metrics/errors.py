@@ -5,6 +5,7 @@ MetricsError
 │   ├── MalformedEvent          … the line is no JSON text at all
 │   └── UntimelyEvent           … it lies ahead of the clock: the same line may be good later
 ├── BadParameter (ValueError)   a question that cannot be answered as it stands: names the parameter; exit 2
+├── TooSlow                     a question took longer than it may: ask for less; exit 1
 ├── ConfigError                 a setting is wrong: names file, key, value and what was expected; exit 2
 ├── MissingExtra                this command needs an optional part that is not installed; exit 2
 ├── StoreError                  the storage folder cannot be used; exit 1
@@ -40,6 +41,7 @@ __all__ = [
     "StoreInUse",
     "StoreMismatch",
     "StreamMoved",
+    "TooSlow",
     "UntimelyEvent",
 ]
 
@@ -78,6 +80,16 @@ class BadParameter(MetricsError, ValueError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+class TooSlow(MetricsError):
+    """A question took longer than `queries.seconds`. The same one will again, unless less else is going on."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"not answered within {seconds:g} s (queries.seconds): ask for less time, a coarser step, fewer groups or "
+            "one metric, and without `exact`"
+        )
 
 
 class ConfigError(MetricsError):

@@ -9,6 +9,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from vibezen.metrics import event_sql
+from vibezen.metrics.asking import stoppable
 from vibezen.metrics.committed import CommittedFiles, Files, Segment, Snapshot
 from vibezen.metrics.errors import BadParameter, MissingExtra, StoreError
 from vibezen.metrics.event_sql import Condition, Reading, Sql, Wanted
@@ -183,7 +184,7 @@ class EventReader:
             raise StoreError(f"segments cannot be read: {error}") from None
 
     def _run(self, sql: Sql) -> list[tuple[Any, ...]]:
-        with self._cursor() as cursor:
+        with self._cursor() as cursor, stoppable(cursor):
             rows: list[tuple[Any, ...]] = cursor.execute(sql.text, sql.parameters).fetchall()
             return rows
 

@@ -8,13 +8,14 @@ from typing import Final
 
 import msgspec
 
+from vibezen.metrics.clock import DAY
 from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event import MIN_TS, is_name
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.steps import Plan, plan
 from vibezen.metrics.window_reader import AGGREGATES, DEFAULT_AGGREGATE
-from vibezen.metrics.zone import DAY, UTC_ZONE, Zone, zone_of
+from vibezen.metrics.zone import UTC_ZONE, Zone, zone_of
 
 PARAMETERS: Final = ("metric", "from", "to", "tz", "step", "group_by", "top", "agg", "where", "exact")
 MAX_GROUP_KEYS: Final = 8

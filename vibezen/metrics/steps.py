@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from vibezen.metrics.clock import DAY
 from vibezen.metrics.config import Width
-from vibezen.metrics.zone import DAY, UTC_ZONE, Zone
+from vibezen.metrics.zone import UTC_ZONE, Zone
 
 MAX_POINTS: Final = 1500
 """Points in one series of an answer."""

@@ -6,8 +6,9 @@ from itertools import count
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-DAY: Final = 86_400
-LAST: Final = 253_402_300_800 - 2 * DAY
+from vibezen.metrics.clock import DAY, MAX_ISO
+
+LAST: Final = MAX_ISO - 2 * DAY
 """Two days before the year 10000, where calendars end: later moments have the offset of this one."""
 _FIXED = re.compile(r"(?:UTC)?([+-])(\d\d):?(\d\d)?\Z")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}\Z")

@@ -102,6 +102,7 @@ def _ask(settings: "Settings", parameters: "Parameters") -> "History":
     from redis.exceptions import RedisError
 
     from vibezen.metrics import connection
+    from vibezen.metrics.asking import answered
     from vibezen.metrics.clock import wall
     from vibezen.metrics.event_reader import EventReader
     from vibezen.metrics.gathering import Gatherer
@@ -121,6 +122,7 @@ def _ask(settings: "Settings", parameters: "Parameters") -> "History":
             reader, keys = EventReader(layout), Keys(settings.redis.prefix)
             with suppress(RedisError):  # it is away: files answer alone
                 check_same_store(layout, await client.get(keys.store))
-            return await history(Gatherer(reader, client, keys, settings), question, now)
+            gatherer = Gatherer(reader, client, keys, settings)
+            return await answered(lambda: history(gatherer, question, now), settings.queries.seconds)
 
     return anyio.run(ask)

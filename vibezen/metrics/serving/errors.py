@@ -10,10 +10,12 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from vibezen.metrics.connection import UNREACHABLE
-from vibezen.metrics.errors import BadParameter, MetricsError, ServerUnavailable
+from vibezen.metrics.errors import BadParameter, MetricsError, ServerUnavailable, TooSlow
 
 RETRY_AFTER: Final = 2
 """Seconds after which a client should try again when Redis was away."""
+
+TOO_SLOW: Final = "too_slow"
 
 _CODES: Final = {
     400: "bad_request",
@@ -59,7 +61,7 @@ class Away(ApiError):
 
 def error_response(error: ApiError) -> Response:
     headers = {"cache-control": "no-store"}
-    if error.status == 503:
+    if error.status == 503 and error.detail.code != TOO_SLOW:  # which will take as long again
         headers["retry-after"] = str(RETRY_AFTER)
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
@@ -88,6 +90,10 @@ async def _on_bad_parameter(request: HTTPConnection, error: Exception) -> Respon
     return error_response(ApiError(400, error.reason, code="bad_parameter", field=error.field))
 
 
+async def _on_too_slow(request: HTTPConnection, error: Exception) -> Response:
+    return error_response(ApiError(503, str(error), code=TOO_SLOW))
+
+
 async def _on_metrics_error(request: HTTPConnection, error: Exception) -> Response:
     return error_response(ApiError(503, str(error)))
 
@@ -103,6 +109,7 @@ HANDLERS: Final[Mapping[Any, Callable[[Any, Exception], Awaitable[Response]]]] =
     HTTPException: _on_http_error,
     RedisError: _on_redis_error,
     ServerUnavailable: _on_redis_error,
+    TooSlow: _on_too_slow,
     MetricsError: _on_metrics_error,
     **dict.fromkeys(UNREACHABLE, _on_redis_error),
     Exception: _on_any_error,
