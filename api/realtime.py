@@ -100,9 +100,9 @@ def _headline(window: Window, kind: Kind, seconds: float) -> Number:
         case Kind.RATIO:
             return window.mean
         case Kind.GAUGE:
-            return aggregates(window, ["last"], seconds, kind)[0]
+            return window.last if window.count else None
         case Kind.DISTRIBUTION:
-            return aggregates(window, ["p50"], seconds, kind)[0]
+            return window.distribution().quantile(0.5)
 
 
 def _told(spec: MetricSpec, window: Window, elapsed: float, previous: Number) -> MetricNumbers:

@@ -1,21 +1,27 @@
 """Questions asked all the while that owners write, seal, are killed, put to sleep and taken over from."""
 
 import random
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
+import msgspec
 import pytest
 import redis
 
 from tests.support.feeding import Feed, event, lag
 from tests.support.pipeline import Pipeline, values_of
 from tests.support.processes import RoleProcess, StartRole
-from tests.support.waiting import WaitUntil
+from tests.support.waiting import DEADLINE, WaitUntil
+from vibezen.metrics.history import History
 from vibezen.metrics.keys import Keys
 
 pytestmark = pytest.mark.server
@@ -65,6 +71,16 @@ def appending(url: str) -> Iterator[Appended]:
         thread.join()
 
 
+def prefix_of(answer: History) -> int:
+    """The number up to which everything is in an answer about the old hours, and nothing else."""
+    told = [values_of(answer, agg).get((), [None] * HOURS) for agg in ("count", "sum", "max")]
+    known = sum(count or 0 for count in told[0])
+    for hour, (count, total, largest) in enumerate(zip(*told, strict=True)):
+        members = [number for number in range(1, known + 1) if number % HOURS == hour]
+        assert (count or 0, total or 0, largest or 0) == (len(members), sum(members), max(members, default=0))
+    return known
+
+
 class Asking:
     """Asks about the old hours and about now, and sees that each answer is what some prefix of the events gives."""
 
@@ -82,13 +98,7 @@ class Asking:
 
     def about_the_past(self) -> None:
         asked: dict[str, Any] = {"since": OLD, "until": OLD + HOURS * 3600, "step": "1h", "agg": "count,sum,max"}
-        answer = self._pipeline.history(**asked)
-        told = [values_of(answer, agg).get((), [None] * HOURS) for agg in ("count", "sum", "max")]
-        known = sum(count or 0 for count in told[0])
-        # Everything up to a number, and nothing else: no hour lacks or doubles any.
-        for hour, (count, total, largest) in enumerate(zip(*told, strict=True)):
-            members = [number for number in range(1, known + 1) if number % HOURS == hour]
-            assert (count or 0, total or 0, largest or 0) == (len(members), sum(members), max(members, default=0))
+        known = prefix_of(self._pipeline.history(**asked))
         assert self.seen <= known <= self._appended.asked
         self.seen = known
 
@@ -161,3 +171,59 @@ def test_every_answer_is_whole_while_owners_are_killed_and_put_to_sleep(
     assert asking.seen == appended.asked
     assert asking.answers > 30
     assert len(list(pipeline.layout.segments())) > 20
+
+
+PAST: Final = {"from": str(OLD), "to": str(OLD + HOURS * 3600), "step": "1h", "agg": "count,sum,max"}
+
+
+def over_http(url: str) -> History:
+    answer = httpx.get(f"{url}/api/metrics/history", params={"metric": "response_time", **PAST}, timeout=DEADLINE)
+    assert answer.status_code == 200, answer.text
+    return msgspec.json.decode(answer.content, type=History)
+
+
+def by_command(url: str, store: Path) -> History:
+    options = [word for name, value in PAST.items() for word in (f"--{name}", value)]
+    command = [sys.executable, "-m", "vibezen.metrics", "query", "response_time", "--json", *options]
+    place = ("--redis-url", url, "--storage-dir", str(store))
+    done = subprocess.run([*command, *place], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return msgspec.json.decode(done.stdout, type=History)
+
+
+def _listens(api: RoleProcess) -> bool:
+    return "Dashboard: " in api.said
+
+
+def test_every_reader_beside_the_writers_has_whole_answers(
+    client: redis.Redis,
+    redis_url: str,
+    tmp_path: Path,
+    start_role: StartRole,
+    wait_until: WaitUntil,
+    free_tcp_port_factory: Callable[[], int],
+) -> None:
+    """Two processes of the API, and the command line."""
+    store = tmp_path / "store"
+    place = ("--redis-url", redis_url, "--storage-dir", str(store))
+    for group in GROUPS:
+        start(start_role, group, redis_url, store)
+    ports = [free_tcp_port_factory() for _ in range(2)]
+    for api in [start_role("api", "--port", str(port), *place) for port in ports]:
+        wait_until(partial(_listens, api))
+    readers: list[Callable[[], History]] = [*(partial(over_http, f"http://127.0.0.1:{port}") for port in ports)]
+    readers.append(partial(by_command, redis_url, store))
+    with appending(redis_url) as appended, ThreadPoolExecutor() as threads:
+
+        def ask(reader: Callable[[], History], times: int) -> None:
+            seen = 0
+            for _ in range(times):
+                known = prefix_of(reader())
+                assert seen <= known <= appended.asked
+                seen = known
+
+        asking = [threads.submit(ask, reader, times) for reader, times in zip(readers, (12, 12, 1), strict=True)]
+        for reader in asking:
+            reader.result()
+    wait_until(lambda: all(lag(client, group) == 0 for group in GROUPS))
+    assert [prefix_of(reader()) for reader in readers] == [appended.asked] * 3

@@ -148,8 +148,8 @@ def test_microseconds_are_kept(tmp_path: Path, reader: EventReader) -> None:
 
 
 def test_nothing_to_read_is_nothing(reader: EventReader) -> None:
-    assert reader.steps(Files(), ALL, 60) == []
-    assert reader.buckets(Files(), ALL, 60) == {}
+    assert reader.steps(Files(), ALL, None) == []
+    assert reader.buckets(Files(), ALL, None) == {}
     assert reader.lines(Files(), ALL, 5) == []
 
 

@@ -87,7 +87,8 @@ SINCE_2000 = st.floats(1e9, 2e9)
 
 def in_zone(tz: str, since: str, until: str, step: int) -> Plan:
     zone = zone_of(tz)
-    return plan(WIDTHS, *(zone.moment(datetime.fromisoformat(one)) for one in (since, until)), NOW, step, zone)
+    first, last = (zone.moment(datetime.fromisoformat(one)) for one in (since, until))
+    return plan(WIDTHS, first, last, NOW, step, zone)
 
 
 @given(ZONES, SINCE_2000, st.floats(1, 900 * DAY), st.sampled_from([86_400, 2 * 86_400, WEEK]))

@@ -12,7 +12,7 @@ from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.gathering import Asked, Cell, Gathered, Gatherer, Group, Source
 from vibezen.metrics.question import Question
 from vibezen.metrics.window import Window
-from vibezen.metrics.window_reader import HISTOGRAM, Value, aggregates
+from vibezen.metrics.window_reader import HISTOGRAM, aggregates
 
 MAX_ANSWER_POINTS: Final = 50_000
 """Points in all series of one answer: some 2 MB of JSON, and up to 80 MB of histograms while it is computed."""
@@ -25,11 +25,11 @@ Steps = Mapping[int, Cell]
 
 
 class Line(msgspec.Struct):
-    """One aggregate of one group: [Unix seconds, value or null] per step."""
+    """One aggregate of one group: [Unix seconds, a Value] per step."""
 
     agg: str
     labels: dict[str, str]
-    points: list[tuple[int, Value]]
+    points: list[tuple[int, Any]]
 
 
 class History(msgspec.Struct, omit_defaults=True):
@@ -125,7 +125,8 @@ def _weight(kind: Kind) -> str:
 
 
 def _weight_of(steps: Steps, kind: Kind) -> float:
-    return sum(getattr(cell.total.window(), _weight(kind)) for cell in steps.values())
+    totals = [cell.total.window() for cell in steps.values()]
+    return sum(total.sum if kind is Kind.COUNTER else total.count for total in totals)
 
 
 def _bound(question: Question, groups: Sequence[Steps]) -> None:
@@ -142,7 +143,7 @@ def _bound(question: Question, groups: Sequence[Steps]) -> None:
             )
 
 
-def _told(cell: Cell | None, question: Question, kind: Kind, seconds: float) -> list[Value]:
+def _told(cell: Cell | None, question: Question, kind: Kind, seconds: float) -> list[Any]:
     if cell is not None:
         return aggregates_of(cell, question.aggregates, seconds, kind)
     return aggregates(Window(), question.aggregates, seconds, kind)

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from vibezen.metrics.clock import MIN_ISO, iso
 from vibezen.metrics.history import History
-from vibezen.metrics.window_reader import Value
+from vibezen.metrics.window_reader import Number
 from vibezen.metrics.zone import LAST, UTC_ZONE, Zone, zone_of
 
-Row = list[str | Value]
+Row = list[str | Number]
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\0")
 """What a spreadsheet would take for a formula at the beginning of a text."""
@@ -25,7 +25,7 @@ def of_history(answer: History) -> tuple[list[str], list[Row]]:
     """A row per step and group, a column per aggregate; steps in which nothing was recorded are left out."""
     labels = list(dict.fromkeys(label for line in answer.series for label in line.labels))
     names = list(dict.fromkeys(line.agg for line in answer.series))
-    cells: dict[tuple[int, tuple[str, ...]], dict[str, Value]] = {}
+    cells: dict[tuple[int, tuple[str, ...]], dict[str, Number]] = {}
     for line in answer.series:
         group = tuple(line.labels.get(label, "") for label in labels)
         for start, value in line.points:
@@ -82,14 +82,14 @@ def print_csv(columns: Sequence[str], rows: Sequence[Row]) -> None:
     writer.writerows([[_inert(cell) for cell in row] for row in rows])
 
 
-def _inert(cell: str | Value) -> str | Value:
+def _inert(cell: str | Number) -> str | Number:
     """Text that no spreadsheet takes for a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
-def _shown(cell: str | Value) -> str:
-    if not isinstance(cell, int | float):
-        return printable(str(cell or ""))
+def _shown(cell: str | Number) -> str:
+    if cell is None or isinstance(cell, str):
+        return printable(cell or "")
     if float(cell).is_integer() and abs(cell) < 1e15:
         return f"{cell:,.0f}"
     return f"{cell:,.1f}" if 1000 <= abs(cell) < 1e15 else f"{cell:.6g}"
