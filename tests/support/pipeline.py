@@ -15,7 +15,7 @@ from vibezen.metrics.connection import connect_async
 from vibezen.metrics.consumers.supervisor import run
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import EventReader
-from vibezen.metrics.gathering import Gatherer
+from vibezen.metrics.gathering import Asked, Gathered, Gatherer
 from vibezen.metrics.history import History, history
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
@@ -57,23 +57,29 @@ class Pipeline:
     def history(self, metric: str = "response_time", server: bool = True, **parameters: Any) -> History:
         now = self._time()
         question = parse_question({"metric": metric, **_plain(parameters)}, self.settings, now)
-        found: History = self._ask(lambda gatherer: history(gatherer, question, now), server=server)
+        found: History = self.ask(lambda gatherer: history(gatherer, question, now), server=server)
         return found
 
     def summary(self, server: bool = True, **parameters: Any) -> Summary:
         now = self._time()
         asked = parse_summary(_plain(parameters), self.settings, now)
-        found: Summary = self._ask(lambda gatherer: summary(gatherer, asked, now), server=server)
+        found: Summary = self.ask(lambda gatherer: summary(gatherer, asked, now), server=server)
         return found
 
     def search(self, **parameters: Any) -> Events:
         asked = parse_search(_plain(parameters), self._time())
         return anyio.run(search, self.reader, asked)
 
+    def gather(self, asked: Asked) -> Gathered:
+        found: Gathered = self.ask(lambda gatherer: gatherer.gather(asked))
+        return found
+
     def _time(self) -> float:
         return wall() if self.now is None else self.now
 
-    def _ask(self, question: Any, *, server: bool) -> Any:
+    def ask(self, question: Any, *, server: bool = True) -> Any:
+        """What an asynchronous function answers that is given a Gatherer. `server`: whether this knows of one."""
+
         async def ask() -> Any:
             client = connect_async(self.url) if server else None
             try:

@@ -4,16 +4,21 @@ import math
 import random
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import redis
 from msgspec.structs import replace
 
 from tests.support.feeding import event
 from tests.support.pipeline import Pipeline, sources_of, values_of
-from vibezen.metrics import gathering
+from vibezen.metrics import gathering, history
+from vibezen.metrics.asking import answered
+from vibezen.metrics.catalogue import Kind
 from vibezen.metrics.clock import HOUR, wall
 from vibezen.metrics.config import Aggregation, Streams, Width
 from vibezen.metrics.consumers.archiver import Archiver
@@ -23,6 +28,7 @@ from vibezen.metrics.event_reader import FilesChanged
 from vibezen.metrics.histogram import MAX_RELATIVE_ERROR
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import overflow_key
+from vibezen.metrics.steps import Plan
 from vibezen.metrics.window_reader import Fetched, fetch_totals
 
 pytestmark = pytest.mark.server
@@ -456,14 +462,56 @@ def test_random_questions_agree_with_a_brute_force_reading(
     for _ in range(12):
         since = now - rng.choice([600, HOUR, 7 * HOUR, 28 * HOUR, 60 * HOUR])
         until = rng.choice([now, since + 300, now + 60])
-        label = rng.choice([None, "provider", "model"])
+        label = rng.choice([None, "provider", "model", "session"])
         where = rng.choice([None, "provider=a", "model!=m1", "session=s2"])
         asked: dict[str, Any] = {"since": since, "until": until, "agg": "count,sum,min,max,p50"}
         asked |= {"group_by": label} if label else {}
         asked |= {"where": where} if where else {}
-        asked |= {"step": rng.choice([60, 600, 5400, 7])} if until - since <= 9000 else {"step": "1h"}
+        asked |= (
+            {"step": rng.choice([60, 600, 5400, 7])} if until - since <= 9000 else {"step": rng.choice(["1h", "1d"])}
+        )
+        asked |= rng.choice([{}, {"tz": "+05:30"}, {"tz": "Asia/Kathmandu"}, {"tz": "America/New_York"}])
         answer = pipeline.history(**asked)
         compare(answer, [one for one in events if answer.since <= (one.ts or 0) < answer.to], label, where)
+
+
+@pytest.mark.parametrize("grain", [10, 60, 1800, 7])
+def test_steps_of_any_length_are_made_of_windows_where_these_fit(pipeline: Pipeline, now: float, grain: int) -> None:
+    """As where a clock is changed."""
+    rng = random.Random(grain)
+    first = int(now - 1800) // HOUR * HOUR - 2 * HOUR * (grain > 10)
+    events = [event(value, round(rng.uniform(first, now), 6)) for value in range(1, 1001)]
+    pipeline.take_in(events)
+    edges = sorted({first + rng.randrange(1, int(now + 60 - first)) // grain * grain for _ in range(9)} | {first})
+    asked = gathering.Asked(edges[0], edges[-1], 3600, "response_time", ("count", "p50"), edges=tuple(edges))
+    gathered = pipeline.gather(asked)
+    assert {source.source for source in gathered.sources} == {"events" if grain == 7 else "windows"}
+    for start, stop in pairwise(edges):
+        inside = sorted(one.value for one in events if start <= (one.ts or 0) < stop)
+        cell = gathered.cells.get(("response_time", (), start))
+        if cell is None:
+            assert inside == []
+            continue
+        assert cell.total.window().count == len(inside)
+        (p50,) = history.aggregates_of(cell, ("p50",), 1, Kind.DISTRIBUTION)
+        assert p50 == pytest.approx(quantile(inside, 0.5), rel=MAX_RELATIVE_ERROR)
+
+
+def test_questions_that_are_given_up_half_way_leave_nothing_behind(pipeline: Pipeline, now: float) -> None:
+    """Whatever was being waited for: a reply of the server, a query."""
+    pipeline.take_in([event(value, now - value, model=f"m{value % 5}") for value in range(1, 101)])
+    plan = Plan(60, int(now) // 60 * 60 - 7200, int(now) // 60 * 60 + 60)
+
+    async def run(gatherer: gathering.Gatherer) -> None:
+        for attempt in range(40):
+            exact, group_by = attempt % 4 == 0, ("model",) if attempt % 2 else ()
+            asked = gathering.Asked(plan.start, plan.stop, 60, "response_time", ("sum",), group_by, (), exact)
+            with anyio.move_on_after(attempt / 2000):
+                await answered(partial(gatherer.gather, asked), 60)
+            gathered = await answered(partial(gatherer.gather, asked), 60)
+            assert sum(cell.total.window().sum for cell in gathered.cells.values()) == 5050
+
+    pipeline.ask(run)
 
 
 def random_event(rng: random.Random, now: float) -> Event:
@@ -494,8 +542,8 @@ def compare(answer: Any, events: list[Event], label: str | None, where: str | No
     assert told == set(groups)
     for line in answer.series:
         members = groups[tuple(line.labels.items())]
-        for start, value in line.points:
-            inside = sorted(one.value for one in members if start <= (one.ts or 0) < start + answer.step)
+        for (start, value), (stop, _) in pairwise([*line.points, (answer.to, None)]):
+            inside = sorted(one.value for one in members if start <= (one.ts or 0) < stop)
             assert_told(line.agg, value, inside, answer.exact)
 
 
