@@ -52,6 +52,9 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
     async def summary(request: Request) -> Response:
         return answer(await dashboard.summary(**asked(request)))
 
+    async def export(request: Request) -> Response:
+        return dashboard.export(**asked(request))
+
     async def catalogue(request: Request) -> Response:
         return answer(await dashboard.catalogue(**asked(request)))
 
@@ -84,6 +87,7 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
         Route("/api/metrics/realtime", realtime),
         Route("/api/metrics/history", history),
         Route("/api/metrics/summary", summary),
+        Route("/api/metrics/export", export),
         Route("/api/catalogue", catalogue),
         Route("/api/events", events),
         Route("/api/pipeline", pipeline),

@@ -11,6 +11,7 @@ from typing import Final, Self
 import anyio
 
 from vibezen.metrics.api.app import build
+from vibezen.metrics.api.export import ExportResponse, Exports
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.pipeline import Pipeline, pipeline, troubles
 from vibezen.metrics.api.realtime import Realtime
@@ -29,6 +30,7 @@ from vibezen.metrics.connection import (
     server_info,
 )
 from vibezen.metrics.event_reader import EventReader
+from vibezen.metrics.export import parse_export
 from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.history import History, history
 from vibezen.metrics.inventory import Inventory, inventory, parse_inventory
@@ -74,6 +76,7 @@ class MetricsDashboard:
         self.watching = Watching(lambda: connect(self._url), self._keys, self.settings.streams.shards)
         self._histories = asyncio.Semaphore(HISTORIES)
         self.reader = EventReader(storage.layout)
+        self._exports = Exports(self.reader)
         self._gatherer = Gatherer(
             self.reader, self._commands, self._keys, self.settings, clock, lambda: self.hub.trouble is not None
         )
@@ -110,6 +113,7 @@ class MetricsDashboard:
         """Let no live client keep the server from closing."""
         self.hub.close()
         self.watching.close()
+        self._exports.close()
 
     def is_alive(self) -> bool:
         """Whether the live feed is followed; what it died of is raised on closing."""
@@ -146,6 +150,11 @@ class MetricsDashboard:
         asked = parse_search(parameters, now)
         async with self._histories:
             return await search(self.reader, asked)
+
+    def export(self, /, **parameters: str | Sequence[str]) -> ExportResponse:
+        """Events as a file; parameters as for `/api/metrics/export`."""
+        labels = self.settings.aggregation.labels
+        return self._exports.begin(parse_export(parameters, labels, self._clock()))
 
     async def pipeline(self) -> Pipeline:
         """Shards, groups, positions, lag and owners."""

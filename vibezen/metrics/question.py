@@ -84,8 +84,13 @@ def single(parameters: Parameters, known: Sequence[str]) -> dict[str, str]:
 
 def parse_range(texts: Mapping[str, str], now: float, otherwise: str) -> tuple[float, float]:
     """`from` and `to` in Unix seconds. `otherwise`: where a range without `from` begins."""
-    since = parse_time("from", texts.get("from") or otherwise, now)
-    until = parse_time("to", texts.get("to") or "now", now)
+    return parse_span({"from": texts.get("from") or otherwise, "to": texts.get("to") or "now"}, now)
+
+
+def parse_span(texts: Mapping[str, str], now: float) -> tuple[float, float]:
+    """`from` and `to` in Unix seconds; without them, everything that can be stored."""
+    since = parse_time("from", texts["from"], now) if texts.get("from") else MIN_TS
+    until = parse_time("to", texts["to"], now) if texts.get("to") else MAX_TS
     if since >= until:
         raise BadParameter("from", "the range is empty: `from` must lie before `to`")
     return since, until
