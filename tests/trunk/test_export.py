@@ -191,10 +191,10 @@ class Changing:
         self.snapshots = 0
         taken = EventReader.snapshot
 
-        def snapshot(reader: EventReader) -> Snapshot:
+        def snapshot(reader: EventReader, within: range | None = None) -> Snapshot:
             self.snapshots += 1
             reader._files = CommittedFiles(reader.layout)  # it need not notice that a log has shrunk
-            return taken(reader)
+            return taken(reader, within)
 
         monkeypatch.setattr(EventReader, "snapshot", snapshot)
         self.store = store

@@ -155,9 +155,10 @@ class Exporter:
     def _steps(self) -> Iterator[None]:
         """Each time some more hours have been sorted into the table, in order of time, every hour once."""
         behind, attempts = -1, ATTEMPTS
+        within = hours_of(self.asked.wanted.since, self.asked.wanted.until)
         while True:
-            snapshot = self._reader.snapshot()
-            hours = [hour for hour in _hours(snapshot, self.asked.wanted) if hour > behind]
+            snapshot = self._reader.snapshot(within)
+            hours = [hour for hour in snapshot.hours() if hour > behind]
             self.total = self.done + sum(map(snapshot.lines, hours))
             try:
                 for some in _together(snapshot, hours):
@@ -179,7 +180,7 @@ class Exporter:
             text, parameters = event_table.in_order(found, self.asked.wanted)
             return Sql(f"CREATE OR REPLACE TEMP TABLE {_TABLE} AS {text}", parameters)
 
-        with self._stoppable(), file_errors(), reading(snapshot.segments(hours)) as found:
+        with self._stoppable(), file_errors(), reading(snapshot.files(hours)) as found:
             self._run(found, made)
 
     def _rows(self, labels: Sequence[str]) -> Iterator[list[Row]]:
@@ -224,11 +225,6 @@ class Exporter:
             yield
         except duckdb_module().InterruptException:
             raise Stopped from None
-
-
-def _hours(snapshot: Snapshot, wanted: Wanted) -> list[int]:
-    hours = hours_of(wanted.since, wanted.until)
-    return [hour for hour in snapshot.hours() if hour in hours]
 
 
 def _together(snapshot: Snapshot, hours: Sequence[int]) -> Iterator[list[int]]:

@@ -78,12 +78,13 @@ def answered(reader: EventReader, question: Question) -> Iterator[Answer]:
     """
     with connect("100MB") as parser:
         query = only_statement(parser, question.text)
+    within = hours_of(question.wanted.since, question.wanted.until)
     changed: FilesChanged | None = None
     for _ in range(ATTEMPTS):
         with ExitStack() as held:
             folder = held.enter_context(scratch_folder(reader.layout))
             try:
-                found = held.enter_context(_found(reader.snapshot(), question.wanted))
+                found = held.enter_context(_found(reader.snapshot(within)))
                 answer = _ask(held, found, question, query, folder)
             except FilesChanged as error:
                 changed = error
@@ -94,10 +95,10 @@ def answered(reader: EventReader, question: Question) -> Iterator[Answer]:
 
 
 @contextmanager
-def _found(snapshot: Snapshot, wanted: Wanted) -> Iterator[Reading]:
-    hours = hours_of(wanted.since, wanted.until)
+def _found(snapshot: Snapshot) -> Iterator[Reading]:
+    hours = snapshot.hours()
     try:
-        with reading(snapshot.segments(hour for hour in snapshot.hours() if hour in hours)) as found:
+        with reading(snapshot.files(hours)) as found:
             yield found
     except FileNotFoundError as error:
         raise FilesChanged(str(error)) from None
@@ -176,7 +177,7 @@ def _told(column: str, kind: str) -> tuple[str, bool]:
 @contextmanager
 def _shut_in(found: Reading, question: Question, folder: Path) -> "Iterator[DuckDBPyConnection]":
     """A database with the views, shut in for good: nothing can be set, loaded or opened any more but these files."""
-    allowed = event_table.literal([str(path) for path in found.paths()])
+    allowed = event_table.literal(found.paths())
     connection = connect(MEMORY, temp_directory=str(folder), max_temp_directory_size=room(folder))
     with connection:
         connection.execute("SET TimeZone = 'UTC'")
