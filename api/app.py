@@ -57,6 +57,9 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
     async def summary(request: Request) -> Response:
         return await respond(request, dashboard.inquire_summary(asked(request)), kept)
 
+    async def export(request: Request) -> Response:
+        return dashboard.export(**asked(request))
+
     async def catalogue(request: Request) -> Response:
         return answer(await while_connected(request, partial(dashboard.catalogue, **asked(request))))
 
@@ -89,6 +92,7 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
         Route("/api/metrics/realtime", realtime),
         Route("/api/metrics/history", history),
         Route("/api/metrics/summary", summary),
+        Route("/api/metrics/export", export),
         Route("/api/catalogue", catalogue),
         Route("/api/events", events),
         Route("/api/pipeline", pipeline),

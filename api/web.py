@@ -13,6 +13,7 @@ import anyio
 
 from vibezen.metrics.api.answering import Inquiry
 from vibezen.metrics.api.app import build
+from vibezen.metrics.api.export import ExportResponse, Exports
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.pipeline import Pipeline, pipeline, troubles
 from vibezen.metrics.api.realtime import Realtime
@@ -32,6 +33,7 @@ from vibezen.metrics.connection import (
     server_info,
 )
 from vibezen.metrics.event_reader import EventReader
+from vibezen.metrics.export import parse_export
 from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.history import History, history
 from vibezen.metrics.inventory import Inventory, inventory, parse_inventory
@@ -80,6 +82,7 @@ class MetricsDashboard:
         self.watching = Watching(lambda: connect(self._url), self._keys, self.settings.streams.shards)
         self._histories = asyncio.Semaphore(HISTORIES)
         self.reader = EventReader(storage.layout)
+        self._exports = Exports(self.reader)
         self._gatherer = Gatherer(
             self.reader, self._commands, self._keys, self.settings, clock, lambda: self.hub.trouble is not None
         )
@@ -117,6 +120,7 @@ class MetricsDashboard:
         """Let no live client keep the server from closing."""
         self.hub.close()
         self.watching.close()
+        self._exports.close()
 
     def is_alive(self) -> bool:
         """Whether the live feed is followed; what it died of is raised on closing."""
@@ -170,6 +174,11 @@ class MetricsDashboard:
         """Raises TooSlow; the time begins when it is this question's turn."""
         async with self._histories:
             return await answered(ask, self.settings.queries.seconds)
+
+    def export(self, /, **parameters: str | Sequence[str]) -> ExportResponse:
+        """Events as a file; parameters as for `/api/metrics/export`."""
+        labels = self.settings.aggregation.labels
+        return self._exports.begin(parse_export(parameters, labels, self._clock()))
 
     async def pipeline(self) -> Pipeline:
         """Shards, groups, positions, lag and owners."""

@@ -27,6 +27,7 @@ for _name in (
     "clusters",
     "proxy",
     "feeding",
+    "stores",
     "processes",
     "writers",
     "serving",

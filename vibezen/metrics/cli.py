@@ -15,10 +15,12 @@ from vibezen.metrics.commands.config import app as config
 from vibezen.metrics.commands.consume import consume
 from vibezen.metrics.commands.dead import app as dead
 from vibezen.metrics.commands.doctor import doctor
+from vibezen.metrics.commands.export import export
 from vibezen.metrics.commands.gateway import gateway
 from vibezen.metrics.commands.import_ import import_
 from vibezen.metrics.commands.query import query
 from vibezen.metrics.commands.simulate import simulate
+from vibezen.metrics.commands.sql import sql
 from vibezen.metrics.commands.tail import tail
 from vibezen.metrics.commands.up import up
 from vibezen.metrics.commands.verify import verify
@@ -37,6 +39,8 @@ for command in (up, api, gateway, consume, simulate):
     app.command()(command)
 app.command("import")(import_)
 app.command()(query)
+app.command()(export)
+app.command()(sql)
 app.command()(tail)
 app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")

@@ -16,6 +16,7 @@ MetricsError
 │   ├── ServerUnavailable       … not reachable now: wait and try again
 │   ├── NotReplicated           … it has the events, but fewer replicas than asked for have them
 │   └── ServerUnsuitable        … reachable, but too old or set up so that data would be lost
+├── SqlError                    a statement of `sql` is wrong, not allowed or too large; exit 1
 ├── ImportStopped               an import cannot go on: what was appended stays, and it can be resumed; exit 1
 ├── AddressInUse                the port to serve on is taken; exit 1
 ├── StreamMoved                 the stream or group is not where its owner left it: attach anew, commit nothing
@@ -36,6 +37,7 @@ __all__ = [
     "ServerError",
     "ServerUnavailable",
     "ServerUnsuitable",
+    "SqlError",
     "StoreError",
     "StoreFull",
     "StoreInUse",
@@ -139,6 +141,11 @@ class NotReplicated(ServerError):
 
 class ServerUnsuitable(ServerError):
     """The server answers but must not be used: too old, or it would evict data."""
+
+
+class SqlError(MetricsError):
+    """A statement cannot be answered: it has a mistake, does more than read events, or takes too much time or memory.
+    Its text may have some lines, which show where."""
 
 
 class ImportStopped(MetricsError):

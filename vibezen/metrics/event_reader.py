@@ -82,7 +82,7 @@ class EventReader:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+        self.layout = layout
         self._files = CommittedFiles(layout)
         self._lock = threading.Lock()
         self._connection: DuckDBPyConnection | None = None
@@ -91,12 +91,12 @@ class EventReader:
 
     def store_id(self) -> str:
         """Whose store this is. Raises StoreError."""
-        return self._layout.read().id
+        return self.layout.read().id
 
     def snapshot(self, within: range | None = None) -> Snapshot:
         """What is committed now; `within`: the hours that matter, None for all. Raises StoreError when that cannot be
         told."""
-        self._layout.read()  # a folder that is no store any more holds not nothing, but what nobody knows
+        self.layout.read()  # a folder that is no store any more holds not nothing, but what nobody knows
         return self._files.snapshot(within)
 
     def ask(self, question: Callable[[Snapshot], T], within: range | None = None) -> T:
@@ -165,23 +165,15 @@ class EventReader:
         return self._rows(files, lambda reading: event_sql.inventory(reading, wanted, labels, values))
 
     def _rows(self, files: Files, made: Callable[[Reading], Sql]) -> list[tuple[Any, ...]]:
-        duckdb = _duckdb()
-        try:
-            with reading(files) as found:
-                try:
-                    return self._run(made(found))
-                except duckdb.InvalidInputException:
-                    # Somebody has damaged a file. Its good lines are still right, and the others are counted.
-                    forgiving = found._replace(forgiving=True)
-                    ((self.damaged,),) = self._run(event_sql.damage(forgiving))
-                    log.warning("%d lines in %d segments are no events; left out", self.damaged, len(files.segments))
-                    return self._run(made(forgiving))
-        except duckdb.OutOfMemoryException:
-            raise BadParameter("from", "needs more memory than is allowed: ask for less time or fewer groups") from None
-        except (duckdb.IOException, FileNotFoundError) as error:
-            raise FilesChanged(str(error).partition("\n")[0]) from None
-        except OSError as error:
-            raise StoreError(f"segments cannot be read: {error}") from None
+        with file_errors(), reading(files) as found:
+            try:
+                return self._run(made(found))
+            except duckdb_module().InvalidInputException:
+                # Somebody has damaged a file. Its good lines are still right, and the others are counted.
+                forgiving = found._replace(forgiving=True)
+                ((self.damaged,),) = self._run(event_sql.damage(forgiving))
+                log.warning("%d lines in %d segments are no events; left out", self.damaged, len(files.segments))
+                return self._run(made(forgiving))
 
     def _run(self, sql: Sql) -> list[tuple[Any, ...]]:
         with self._cursor() as cursor, stoppable(cursor):
@@ -191,7 +183,7 @@ class EventReader:
     def _cursor(self) -> "DuckDBPyConnection":
         with self._lock:
             if self._connection is None:
-                self._connection = _connect()
+                self._connection = connect(MEMORY)
             return self._connection.cursor()
 
 
@@ -234,7 +226,22 @@ def _copy_beginning(segment: Segment, target: IO[bytes]) -> None:
         target.write(b"\n")
 
 
-def _duckdb() -> Any:
+@contextmanager
+def file_errors() -> Iterator[None]:
+    """What DuckDB says of files, in our words."""
+    duckdb = duckdb_module()
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise BadParameter("from", "needs more memory than is allowed: ask for less time or fewer groups") from None
+    except (duckdb.IOException, FileNotFoundError) as error:
+        raise FilesChanged(str(error).partition("\n")[0]) from None
+    except OSError as error:
+        raise StoreError(f"segments cannot be read: {error}") from None
+
+
+def duckdb_module() -> Any:
+    """Raises MissingExtra."""
     try:
         import duckdb
     except ImportError:
@@ -242,16 +249,20 @@ def _duckdb() -> Any:
     return duckdb
 
 
-def _connect() -> "DuckDBPyConnection":
-    config = {
+def connect(memory: str, **settings: str) -> "DuckDBPyConnection":
+    """A database in memory, of at most `memory`, that loads nothing from anywhere."""
+    config: dict[str, Any] = {
         "threads": THREADS,
-        "memory_limit": MEMORY,
+        "memory_limit": memory,
         # Nothing is fetched from anywhere, and no name in a query is ever taken for a Python variable.
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
         "python_enable_replacements": "false",
+        **settings,
     }
-    connection: DuckDBPyConnection = _duckdb().connect(":memory:", config=config)
+    connection: DuckDBPyConnection = duckdb_module().connect(":memory:", config=config)
+    # An interactive Python would have it drawn into whatever goes to standard output.
+    connection.execute("SET enable_progress_bar = false")
     return connection
 
 

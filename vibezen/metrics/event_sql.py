@@ -20,6 +20,10 @@ TS_OF_PART: Final = "epoch_us(ts) / 1e6"
 _WEIGHT: Final = '(coalesce("count", 1) / coalesce(sample_rate, 1.0))'
 _BUCKET: Final = f"CASE WHEN value <> 0 THEN ceil(log2(abs(value)) * {PER_OCTAVE})::BIGINT - 1 END"
 """As `histogram.bucket_of`."""
+_NOTHING: Final = (
+    "SELECT NULL::DOUBLE AS ts, NULL::VARCHAR AS metric, NULL::DOUBLE AS value, NULL::DOUBLE AS sample_rate,"
+    ' NULL::BIGINT AS "count", NULL::JSON AS metadata WHERE false'
+)
 
 
 class Sql(NamedTuple):
@@ -49,6 +53,8 @@ class Wanted(NamedTuple):
     until: float
     metric: str | None = None
     where: Sequence[Condition] = ()
+    metrics: Sequence[str] = ()
+    """Several metrics, where `metric` is None; none of them: every metric."""
 
 
 class Reading(NamedTuple):
@@ -62,6 +68,10 @@ class Reading(NamedTuple):
     begun: Sequence[tuple[Path, int]] = ()
     parts: Sequence[tuple[str, Spans | None]] = ()
     forgiving: bool = False
+
+    def paths(self) -> list[str]:
+        """All that is read."""
+        return [*map(str, self.whole), *(str(path) for path, _ in self.begun), *(place for place, _ in self.parts)]
 
     def relation(self, keys: Iterable[str] | None, wanted: Wanted | None = None) -> Sql:
         """A row per event, with these metadata keys as text; None: all metadata, as JSON. `wanted`: events that are not
@@ -83,7 +93,7 @@ class Reading(NamedTuple):
         for number, (spans, places) in enumerate(by_spans.items()):
             parameters[f"parts{number}"] = places
             pieces.append(_read_parts(f"parts{number}", keys, spans, wanted, parameters))
-        return Sql(" UNION ALL ".join(pieces), parameters)
+        return Sql(" UNION ALL ".join(pieces) or _NOTHING, parameters)
 
 
 def _read_parts(
@@ -104,15 +114,23 @@ def _read_parts(
 
 
 def _roughly(wanted: Wanted, parameters: dict[str, Any]) -> list[str]:
-    clauses = []
-    if wanted.metric is not None:
-        parameters["metric"] = wanted.metric
-        clauses.append("metric = $metric")
+    clauses = _of_metrics(wanted, parameters)
     if wanted.since > 0:
         clauses.append(f"ts >= make_timestamp({math.floor(wanted.since * _MICROS) - 1})")
     if wanted.until < _FAR:
         clauses.append(f"ts < make_timestamp({math.ceil(wanted.until * _MICROS) + 1})")
     return clauses
+
+
+def _of_metrics(wanted: Wanted, parameters: dict[str, Any]) -> list[str]:
+    if wanted.metric is not None:
+        parameters["metric"] = wanted.metric
+        return ["metric = $metric"]
+    if not wanted.metrics:
+        return []
+    named = {f"metric{number}": metric for number, metric in enumerate(wanted.metrics)}
+    parameters |= named
+    return [f"metric IN ({', '.join(f'${name}' for name in named)})"]
 
 
 def _metadata_of_part(keys: Sequence[str] | None) -> str:
@@ -134,15 +152,13 @@ def _read(files: str, keys: Sequence[str] | None, *, forgiving: bool) -> str:
     return f"read_json(${files}, {options}, columns={{{columns}}})"
 
 
-def _chosen(reading: Reading, wanted: Wanted, keys: Sequence[str] | None) -> Sql:
+def chosen(reading: Reading, wanted: Wanted, keys: Sequence[str] | None) -> Sql:
     """The events wanted, with `keys` and those that conditions are about."""
     held = None if keys is None else {*keys, *(condition.key for condition in wanted.where)}
     text, parameters = reading.relation(held, wanted)
     parameters |= {"since": wanted.since, "until": wanted.until}
     clauses = ["metric IS NOT NULL", "value IS NOT NULL", "ts >= $since", "ts < $until"]
-    if wanted.metric is not None:
-        parameters["metric"] = wanted.metric
-        clauses.append("metric = $metric")
+    clauses += _of_metrics(wanted, parameters)
     for number, condition in enumerate(wanted.where):
         parameters[f"where{number}"] = condition.value
         # As when a key is read as text in the first place: a number's own spelling does not matter.
@@ -153,7 +169,7 @@ def _chosen(reading: Reading, wanted: Wanted, keys: Sequence[str] | None) -> Sql
 
 
 def _grouped(reading: Reading, wanted: Wanted, plan: Plan | None, keys: Sequence[str], made: str, by: str = "") -> Sql:
-    text, parameters = _chosen(reading, wanted, keys)
+    text, parameters = chosen(reading, wanted, keys)
     names = "".join(f', metadata."{key}" AS k{number}' for number, key in enumerate(keys))
     groups = "".join(f", k{number}" for number in range(len(keys)))
     start = "0" if plan is None else _start(plan)
@@ -213,7 +229,7 @@ def lines(reading: Reading, wanted: Wanted, limit: int, skip: int, *, newest_fir
 
     Events of one time are in the order of their content, so that the same question has the same answer.
     """
-    text, parameters = _chosen(reading, wanted, None)
+    text, parameters = chosen(reading, wanted, None)
     way = "DESC" if newest_first else "ASC"
     return Sql(
         f'SELECT ts, metric, value, coalesce(sample_rate, 1.0), coalesce("count", 1), metadata FROM {text}'
@@ -225,7 +241,7 @@ def lines(reading: Reading, wanted: Wanted, limit: int, skip: int, *, newest_fir
 def inventory(reading: Reading, wanted: Wanted, labels: Sequence[str], values: int) -> Sql:
     """What there is, in two kinds of rows: metric, null, lines, first time, last time, null; and metric, key, lines,
     null, null, up to `values` values of the key, the most frequent first (null where the key is no label)."""
-    text, parameters = _chosen(reading, wanted, None)
+    text, parameters = chosen(reading, wanted, None)
     parameters["labels"] = list(labels)
     return Sql(
         f"WITH events AS MATERIALIZED (SELECT ts, metric, metadata FROM {text}),"

@@ -70,6 +70,7 @@ class Layout:
         self.root = Path(root)
         self.events = self.root / "events"
         self.commits = self.root / "commits"
+        self.exports = self.root / "exports"  # scratch folders of exports and queries that are under way
         self.quarantine = self.root / "quarantine"  # what is damaged or too old, for people to look at
         self.store_file = self.root / "STORE"
 

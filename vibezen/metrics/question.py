@@ -98,9 +98,15 @@ def single(parameters: Parameters, known: Sequence[str]) -> dict[str, str]:
 
 def parse_range(texts: Mapping[str, str], now: float, otherwise: str) -> tuple[float, float]:
     """`from` and `to` in Unix seconds, in the zone `tz`. `otherwise`: where a range without `from` begins."""
+    given = {"from": texts.get("from") or otherwise, "to": texts.get("to") or "now"}
+    return parse_span({**texts, **given}, now)
+
+
+def parse_span(texts: Mapping[str, str], now: float) -> tuple[float, float]:
+    """`from` and `to` in Unix seconds, in the zone `tz`; without them, everything that can be stored."""
     zone = parse_zone(texts.get("tz"))
-    since = parse_time("from", texts.get("from") or otherwise, now, zone)
-    until = parse_time("to", texts.get("to") or "now", now, zone)
+    since = parse_time("from", texts["from"], now, zone) if texts.get("from") else MIN_TS
+    until = parse_time("to", texts["to"], now, zone) if texts.get("to") else MAX_TS
     if since >= until:
         raise BadParameter("from", "the range is empty: `from` must lie before `to`")
     return since, until

@@ -1,10 +1,8 @@
 """Answers as tables for people and as CSV for programs."""
 
-import csv
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -12,13 +10,11 @@ from rich.text import Text
 
 from vibezen.metrics.clock import MIN_ISO, iso
 from vibezen.metrics.history import History
+from vibezen.metrics.spreadsheet import csv_lines
 from vibezen.metrics.window_reader import Number
 from vibezen.metrics.zone import LAST, UTC_ZONE, Zone, zone_of
 
 Row = list[str | Number]
-
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\0")
-"""What a spreadsheet would take for a formula at the beginning of a text."""
 
 
 def of_history(answer: History) -> tuple[list[str], list[Row]]:
@@ -77,14 +73,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Row], about: str) -> None
 
 
 def print_csv(columns: Sequence[str], rows: Sequence[Row]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([[_inert(cell) for cell in row] for row in rows])
-
-
-def _inert(cell: str | Number) -> str | Number:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    sys.stdout.write(csv_lines([columns, *rows]))
 
 
 def _shown(cell: str | Number) -> str:
