@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Self
 
 import anyio
+from anyio import to_thread
 
 from vibezen.metrics.api.app import build
 from vibezen.metrics.api.hub import Hub
@@ -34,6 +35,8 @@ from vibezen.metrics.history import History, history
 from vibezen.metrics.inventory import Inventory, inventory, parse_inventory
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.question import parse_question
+from vibezen.metrics.reports.asking import parse_report, report
+from vibezen.metrics.reports.report import Report
 from vibezen.metrics.search import Events, parse_search, search
 from vibezen.metrics.serving.access import Access, access_for, page_url
 from vibezen.metrics.serving.errors import Away
@@ -132,6 +135,13 @@ class MetricsDashboard:
         asked = parse_summary(parameters, self.settings, now)
         async with self._histories:
             return await summary(self._gatherer, asked, now)
+
+    async def report(self, /, **parameters: str | Sequence[str]) -> Report:
+        """A report; parameters as for `/api/metrics/report`. Raises BadParameter, ConfigError."""
+        now = self._clock()
+        asked = await to_thread.run_sync(parse_report, parameters, self.settings, now)
+        async with self._histories:
+            return await report(self._gatherer, self.settings, asked, now)
 
     async def catalogue(self, /, **parameters: str | Sequence[str]) -> Inventory:
         """Which metrics there are, and their metadata; parameters as for `/api/catalogue`."""

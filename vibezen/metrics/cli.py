@@ -18,6 +18,7 @@ from vibezen.metrics.commands.doctor import doctor
 from vibezen.metrics.commands.gateway import gateway
 from vibezen.metrics.commands.import_ import import_
 from vibezen.metrics.commands.query import query
+from vibezen.metrics.commands.report import report
 from vibezen.metrics.commands.simulate import simulate
 from vibezen.metrics.commands.tail import tail
 from vibezen.metrics.commands.up import up
@@ -37,6 +38,7 @@ for command in (up, api, gateway, consume, simulate):
     app.command()(command)
 app.command("import")(import_)
 app.command()(query)
+app.command()(report)
 app.command()(tail)
 app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")
