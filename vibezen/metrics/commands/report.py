@@ -8,6 +8,7 @@ import typer
 
 from vibezen.metrics.commands.options import Config, RedisUrl, StorageDir, load_settings, need
 from vibezen.metrics.commands.query import see_the_store
+from vibezen.metrics.errors import BadParameter, MetricsError
 
 if TYPE_CHECKING:
     from vibezen.metrics.config import Settings
@@ -62,8 +63,12 @@ def report(
 def _format(name: str, output: Path | None) -> "Format":
     from vibezen.metrics.reports.rendering import format_for, format_of
 
-    guessed = format_for(output.suffix) if output is not None and not name else None
-    return guessed or format_of(name or "markdown")
+    if name or output is None:
+        return format_of(name or "markdown")
+    guessed = format_for(output.suffix)
+    if guessed is None:
+        raise BadParameter("format", f"no format is known by {output.suffix!r}; name it with --format")
+    return guessed
 
 
 def _make(
@@ -88,21 +93,14 @@ def _make(
 def _write(path: Path, text: str) -> None:
     """The file appears whole, or not at all. Raises MetricsError."""
     import os
-    from tempfile import NamedTemporaryFile
 
-    from vibezen.metrics.errors import MetricsError
-
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with NamedTemporaryFile(
-            "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{path.name}-", delete=False
-        ) as file:
-            try:
-                file.write(text)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        try:
+            fresh.write_text(text, encoding="utf-8", newline="")
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
     except OSError as error:
         raise MetricsError(f"{path} cannot be written: {error.strerror}") from None
     print(path, file=sys.stderr)

@@ -29,7 +29,8 @@ def as_csv(report: Report) -> str:
     writer.writerow(COLUMNS)
     for section in report.sections:
         for row in _rows(section, report.period.zone):
-            writer.writerow([_inert(cell) for cell in (section.title, *row)])
+            missing = [""] * (len(COLUMNS) - 1 - len(row))
+            writer.writerow([_inert(cell) for cell in (section.title, *row, *missing)])
     return text.getvalue()
 
 

@@ -102,13 +102,16 @@ def _table(table: Table) -> Iterator[str]:
         for row in table.rows
     ]
     rows.append(["**all**", *([""] * (len(table.labels) - 1)), *(_cell(figure) for figure in table.total)])
-    yield from _grid([*table.labels, *map(plain, table.columns)], rows, len(table.labels))
+    yield from _grid([*map(plain, table.labels), *map(plain, table.columns)], rows, len(table.labels))
     if table.omitted:
         yield from (f"{table.omitted} more are not shown.", "")
 
 
 def _days(days: Days) -> Iterator[str]:
-    head = ["", *(f"{label}{'' if whole else ' *'}" for label, whole in zip(days.labels, days.whole, strict=True))]
+    head = [
+        "",
+        *(f"{plain(label)}{'' if whole else ' *'}" for label, whole in zip(days.labels, days.whole, strict=True)),
+    ]
     rows = [
         [
             plain(row.figure.name),
@@ -129,7 +132,7 @@ def _chart(chart: Chart) -> Iterator[str]:
     yield from (plain(chart.summary), "")
     if chart.lines and len(chart.starts) <= MAX_CHART_ROWS:
         rows = [
-            [label, *(plain(words.shown(line.values[index], chart.unit)) for line in chart.lines)]
+            [plain(label), *(plain(words.shown(line.values[index], chart.unit)) for line in chart.lines)]
             for index, label in enumerate(chart.labels)
         ]
         yield from _grid(["", *(plain(line.name) for line in chart.lines)], rows)

@@ -292,14 +292,14 @@ _KINDS: Final[Sequence[tuple[re.Pattern[str], type]]] = (
 
 def _explain(message: str, tree: dict[str, Any]) -> str:
     """msgspec's words, with the place, the value that stands there, and what is known."""
+    if " - at `key` in `$" in message:
+        return "every key must be text; put quotes around it"
     reason, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
-    if "key" in path:
-        return "every key must be text; put quotes around it"
     place = f"{path}." if path else ""
     if unknown := re.search(r"unknown field `(.+)`", reason):
         kind = next(kind for pattern, kind in _KINDS if pattern.match(path))
-        fields = ", ".join(msgspec.structs.FieldInfo.name.__get__(field) for field in msgspec.structs.fields(kind))
+        fields = ", ".join(field.name for field in msgspec.structs.fields(kind))
         return f"{place}{unknown[1][:100]}: unknown key; known are {fields}"
     if missing := re.search(r"missing required field `(.+)`", reason):
         return f"{place}{missing[1]}: missing"

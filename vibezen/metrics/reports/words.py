@@ -64,7 +64,7 @@ def percent(value: float) -> str:
 def _money(value: float) -> str:
     if value >= 9_999.5:
         return short(value)
-    return f"{value:,.2f}" if value >= 0.1 or not value else _digits(float(f"{value:.2g}"))
+    return f"{value:,.2f}" if value >= 0.1 or not value else f"{value:#.2g}" if value >= 1e-4 else f"{value:.1g}"
 
 
 def _milliseconds(value: float) -> str:
