@@ -61,7 +61,9 @@ def test_two_per_cent_are_no_change_however_many_samples_there_are() -> None:
     now, before = Measured(102.0, 1e9, 1e-6, True), Measured(100.0, 1e9, 1e-6, True)
     assert compare(now, before, Better.LOWER).verdict is Verdict.UNCHANGED
     worse = compare(Measured(102.1, 1e9, 1e-6, True), before, Better.LOWER)
-    assert (worse.verdict, worse.absolute, worse.relative) == (Verdict.WORSE, pytest.approx(2.1), pytest.approx(0.021))
+    assert worse.verdict is Verdict.WORSE
+    assert worse.absolute == pytest.approx(2.1)
+    assert worse.relative == pytest.approx(0.021)
 
 
 def test_too_few_samples_are_judged_by_nobody() -> None:

@@ -82,10 +82,8 @@ def _make(
     from vibezen.metrics.storage import MetricsStorage
 
     storage = MetricsStorage(settings.storage_dir)
-    make = partial(
-        MetricsReporter(storage, settings=settings).render_report,
-        **{"period": period, "tz": tz, "to": to, "definition": file, "exact": exact},
-    )
+    reporter = MetricsReporter(storage, settings=settings)
+    make = partial(reporter.render_report, period=period, tz=tz, to=to, definition=file, exact=exact)
     see_the_store(storage.layout)
     return anyio.run(make, type, chosen.name)
 
