@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket
 
 from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.api.login import login_routes
+from vibezen.metrics.api.reports import report_route
 from vibezen.metrics.api.site import Site
 from vibezen.metrics.api.socket import live_socket
 from vibezen.metrics.api.stream import LiveResponse, live_stream
@@ -93,6 +94,7 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
         Route("/api/metrics/history", history),
         Route("/api/metrics/summary", summary),
         Route("/api/metrics/export", export),
+        report_route(dashboard),
         Route("/api/catalogue", catalogue),
         Route("/api/events", events),
         Route("/api/pipeline", pipeline),

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Self, TypeVar
 
 import anyio
+from anyio import to_thread
 
 from vibezen.metrics.api.answering import Inquiry
 from vibezen.metrics.api.app import build
@@ -39,6 +40,8 @@ from vibezen.metrics.history import History, history
 from vibezen.metrics.inventory import Inventory, inventory, parse_inventory
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.question import Parameters, parse_question
+from vibezen.metrics.reports.asking import parse_report, report
+from vibezen.metrics.reports.report import Report
 from vibezen.metrics.search import Events, parse_search, search
 from vibezen.metrics.serving.access import Access, access_for, page_url
 from vibezen.metrics.serving.errors import Away
@@ -156,6 +159,13 @@ class MetricsDashboard:
             partial(self._settled.name, asked, asked.before().start, asked.stop, now),
             partial(self._answer, partial(summary, self._gatherer, asked, now)),
         )
+
+    async def report(self, /, **parameters: str | Sequence[str]) -> Report:
+        """A report; parameters as for `/api/metrics/report`. Raises BadParameter, ConfigError."""
+        now = self._clock()
+        asked = await to_thread.run_sync(parse_report, parameters, self.settings, now)
+        async with self._histories:
+            return await report(self._gatherer, self.settings, asked, now)
 
     async def catalogue(self, /, **parameters: str | Sequence[str]) -> Inventory:
         """Which metrics there are, and their metadata; parameters as for `/api/catalogue`."""

@@ -62,12 +62,12 @@ def check_contents(wheel: Path) -> set[str]:
 
 
 def expected() -> set[str]:
-    """Every module, script and query of the checkout under the name it must have in the wheel."""
+    """Every module, script, query, template and definition of the checkout under the name it must have in the wheel."""
     package = ROOT / "vibezen" / "metrics"
     found = {package / "py.typed"}
     for folder, folders, names in os.walk(package, followlinks=True):
         folders[:] = set(folders) - {"page"}  # it comes as built, and node_modules is large
-        found.update(Path(folder, name) for name in names if name.endswith((".py", ".lua", ".sql")))
+        found.update(Path(folder, name) for name in names if name.endswith((".py", ".lua", ".sql", ".j2", ".yaml")))
     return {path.relative_to(ROOT).as_posix() for path in found}
 
 

@@ -15,6 +15,7 @@ NAMES = {
     "MetricsDashboard",
     "MetricsError",
     "MetricsMiddleware",
+    "MetricsReporter",
     "MetricsStorage",
     "WebDashboard",
 }

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vibezen.metrics.errors import MetricsError as MetricsError
     from vibezen.metrics.producers.collector import MetricsCollector as MetricsCollector
     from vibezen.metrics.producers.middleware import MetricsMiddleware as MetricsMiddleware
+    from vibezen.metrics.reporter import MetricsReporter as MetricsReporter
     from vibezen.metrics.storage import MetricsStorage as MetricsStorage
 
 _HOME = {
@@ -22,6 +23,7 @@ _HOME = {
     "MetricsDashboard": "vibezen.metrics.api.web",
     "MetricsError": "vibezen.metrics.errors",
     "MetricsMiddleware": "vibezen.metrics.producers.middleware",
+    "MetricsReporter": "vibezen.metrics.reporter",
     "MetricsStorage": "vibezen.metrics.storage",
     "WebDashboard": "vibezen.metrics.api.web",
 }
@@ -34,6 +36,7 @@ __all__ = [
     "MetricsDashboard",
     "MetricsError",
     "MetricsMiddleware",
+    "MetricsReporter",
     "MetricsStorage",
     "WebDashboard",
 ]

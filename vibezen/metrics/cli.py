@@ -19,6 +19,7 @@ from vibezen.metrics.commands.export import export
 from vibezen.metrics.commands.gateway import gateway
 from vibezen.metrics.commands.import_ import import_
 from vibezen.metrics.commands.query import query
+from vibezen.metrics.commands.report import report
 from vibezen.metrics.commands.simulate import simulate
 from vibezen.metrics.commands.sql import sql
 from vibezen.metrics.commands.tail import tail
@@ -41,6 +42,7 @@ app.command("import")(import_)
 app.command()(query)
 app.command()(export)
 app.command()(sql)
+app.command()(report)
 app.command()(tail)
 app.add_typer(dead, name="dead")
 app.add_typer(config, name="config")

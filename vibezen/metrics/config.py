@@ -29,6 +29,7 @@ DEMO_VARIABLE: Final = "VIBEZEN_METRICS_DEMO"
 """Set to 1 by `up --demo`: the API then says on the page that its traffic is simulated."""
 STORAGE_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "STORAGE_DIR"
 SPOOL_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "SPOOL__DIR"
+REPORTS_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "REPORTS__DIR"
 
 STREAM_BYTES: Final = 512 * 1024 * 1024
 """Some 3 million events: what a group that stands still for minutes under load leaves behind."""
@@ -163,6 +164,12 @@ class Queries(_Section, frozen=True):
     cache_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024
 
 
+class Reports(_Section, frozen=True):
+    """`dir`: a folder with definitions of reports, one YAML file each; None: the built-in ones alone."""
+
+    dir: Path | None = None
+
+
 class Settings(_Section, frozen=True):
     """All of `vibezen.metrics`. Times are seconds unless a name says otherwise.
 
@@ -191,6 +198,7 @@ class Settings(_Section, frozen=True):
     compaction: Compaction = Compaction()
     external: External = External()
     queries: Queries = Queries()
+    reports: Reports = Reports()
     sampling: dict[str, Rate] = {}
     metrics: dict[str, MetricSpec] = {}
     source: Path | None = None
@@ -229,8 +237,14 @@ def load(
     spool = settings.spool
     if spool.dir is not None:
         spool = msgspec.structs.replace(spool, dir=_based(spool.dir, path, SPOOL_DIR_VARIABLE in given, "spool.dir"))
+    reports = settings.reports
+    if reports.dir is not None:
+        elsewhere = REPORTS_DIR_VARIABLE in given
+        reports = msgspec.structs.replace(reports, dir=_based(reports.dir, path, elsewhere, "reports.dir"))
     redis = msgspec.structs.replace(settings.redis, url=redis_url or settings.redis.url)
-    settings = msgspec.structs.replace(settings, storage_dir=folder, spool=spool, redis=redis, source=path)
+    settings = msgspec.structs.replace(
+        settings, storage_dir=folder, spool=spool, reports=reports, redis=redis, source=path
+    )
     _check(settings)
     return settings
 

@@ -6,6 +6,7 @@ import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/bar.css";
 import "./styles/tiles.css";
+import "./styles/plot.css";
 import "./styles/panels.css";
 
 const place = document.getElementById("page");

@@ -18,6 +18,17 @@ export interface PlotSpec {
   /** In the raw unit: the scale reaches at least here, and never beyond there. */
   reach?: number;
   ceiling?: number;
+  /** Whose time the axis tells; without it the reader's own. */
+  zone?: string;
+  /** Stacked columns instead of lines. */
+  columns?: Columns;
+}
+
+/** Where each column ends, and per line where its piece of each column begins: the top of the piece below. */
+export interface Columns {
+  begins: number[];
+  ends: number[];
+  floors: number[][];
 }
 
 export interface PlotEvents {
@@ -85,13 +96,14 @@ function options(
   { width, height }: { width: number; height: number },
   events: PlotEvents,
 ): uPlot.Options {
-  const { unit } = spec;
+  const { unit, zone } = spec;
   const axis = { stroke: () => color("text-soft"), font: AXIS_FONT, ticks: { show: false } };
   return {
     width,
     height,
     padding: [6, 6, 0, 0],
     legend: { show: false },
+    ...(zone ? { tzDate: (unix: number) => inZone(unix, zone) } : {}),
     scales: {
       x: { time: true, auto: false },
       y: { range: (_plot, _low, high) => [0, top(high, spec)] },
@@ -103,7 +115,8 @@ function options(
         gap: 6,
         space: TIME_MARKS_APART,
         grid: { show: false },
-        values: (_plot, marks, _axis, _space, apart) => timeMarks(marks, apart),
+        values: (_plot, marks, _axis, _space, apart) => timeMarks(marks, apart, zone),
+        ...(spec.columns ? columnMarks(spec.columns, zone) : {}),
       },
       {
         ...axis,
@@ -115,7 +128,7 @@ function options(
         values: (_plot, marks) => marks.map((mark) => axisLabel(mark, unit)),
       },
     ],
-    series: [{}, ...spec.lines.map(series)],
+    series: [{}, ...spec.lines.map((line) => (spec.columns ? pieces(line, spec.columns, unit.scale) : series(line)))],
     cursor: {
       y: false,
       move: onPoint,
@@ -145,6 +158,32 @@ function series(line: PlotLine): uPlot.Series {
     points: { show: true, size: 4, width: 0, fill: ink, filter: alone },
     ...(line.fill ? { fill: (plot: uPlot, index: number) => wash(plot, index, ink()) } : {}),
   };
+}
+
+/** The gap between two columns, as a share of the narrower one, and at most so many pixels. */
+const BETWEEN = 0.22;
+const BETWEEN_MOST = 28;
+/** Pixels of a column at most; few columns would else be walls. */
+const COLUMN_MOST = 72;
+
+/** One line's piece of every column, as far up as the line's own point, from `floors` on. */
+function pieces(line: PlotLine, { begins, ends, floors }: Columns, scale: number): uPlot.Series {
+  const ink = () => color(`ink-${line.ink}`);
+  const path: uPlot.Series.PathBuilder = (plot, index, first, last) => {
+    const fill = new Path2D();
+    for (let i = first; i <= last; i++) {
+      const top = plot.data[index]?.[i];
+      if (top == null) continue;
+      const [from, to] = [begins[i] ?? 0, ends[i] ?? 0].map((at) => plot.valToPos(at, "x", true)) as [number, number];
+      const gap = Math.min((to - from) * BETWEEN, BETWEEN_MOST * devicePixelRatio);
+      const wide = Math.max(1, Math.min(to - from - gap, COLUMN_MOST * devicePixelRatio));
+      const high = plot.valToPos(top, "y", true);
+      const low = plot.valToPos((floors[index - 1]?.[i] ?? 0) * scale, "y", true);
+      fill.rect((from + to - wide) / 2, high, wide, Math.max(low - high, 0));
+    }
+    return { fill, stroke: null };
+  };
+  return { label: line.label, fill: ink, paths: path, points: { show: false } };
 }
 
 /** A point between two gaps has no line to be seen by, so it is drawn as a dot. */
@@ -191,15 +230,36 @@ function select(plot: uPlot, events: PlotEvents): void {
 }
 
 const DAY = 86_400;
+/** Less than a day, by what a change of the clock may take from one. */
+const ALMOST_DAY = DAY - 7200;
+
+/** A mark in the middle of a column, at as many of them as there is room for. */
+function columnMarks({ begins, ends }: Columns, zone?: string): Pick<uPlot.Axis, "splits" | "values"> {
+  const middles = begins.map((begin, i) => (begin + (ends[i] ?? begin)) / 2);
+  const apart = Math.max(...begins.map((begin, i) => (ends[i] ?? begin) - begin), 0);
+  const shown = (plot: uPlot) => {
+    const every = Math.ceil((begins.length * TIME_MARKS_APART * devicePixelRatio) / Math.max(plot.bbox.width, 1));
+    return begins.flatMap((_, i) => (i % every === 0 ? [i] : []));
+  };
+  return {
+    splits: (plot) => shown(plot).map((i) => middles[i] ?? 0),
+    values: (plot) => timeMarks(shown(plot).map((i) => begins[i] ?? 0), apart >= ALMOST_DAY ? DAY : apart, zone),
+  };
+}
 
 /** Hours and minutes; seconds where marks are closer than a minute, the date where a day begins. */
-function timeMarks(marks: number[], apart: number): string[] {
+function timeMarks(marks: number[], apart: number, zone?: string): string[] {
   const two = (number: number) => String(number).padStart(2, "0");
   return marks.map((mark) => {
-    const date = new Date(mark * 1000);
+    const date = zone ? inZone(mark, zone) : new Date(mark * 1000);
     const [hours, minutes, seconds] = [date.getHours(), date.getMinutes(), date.getSeconds()];
     const midnight = hours + minutes + seconds === 0;
     if (midnight || apart >= DAY) return date.toLocaleDateString("en", { day: "numeric", month: "short" });
     return `${two(hours)}:${two(minutes)}${apart < 60 ? `:${two(seconds)}` : ""}`;
   });
+}
+
+/** A date whose local parts are those of the zone at that time. */
+function inZone(unix: number, zone: string): Date {
+  return uPlot.tzDate(new Date(unix * 1000), zone === "UTC" ? "Etc/UTC" : zone);
 }

@@ -22,7 +22,7 @@ StorageDir = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Storage
 Host = Annotated[str | None, typer.Option(metavar="NAME", help="Address to serve on. Wins over the file.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, metavar="N", help="Port to serve on. Wins over the file.")]
 
-EXTRAS: Final = {"server": ("duckdb", "starlette", "uvicorn", "sse_starlette", "websockets")}
+EXTRAS: Final = {"server": ("duckdb", "jinja2", "starlette", "uvicorn", "sse_starlette", "websockets")}
 """What an extra must have brought for a command to run."""
 
 

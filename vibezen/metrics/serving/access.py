@@ -135,7 +135,9 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                MutableHeaders(raw=message.setdefault("headers", [])).update(told)
+                answered = MutableHeaders(raw=message.setdefault("headers", []))
+                for name, value in told.items():
+                    answered.setdefault(name, value)  # a report has a policy of its own
             await send(message)
 
         preflight = bool(self._access.origins) and is_preflight(scope, headers)

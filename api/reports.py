@@ -1,0 +1,34 @@
+"""`GET /api/metrics/report`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from vibezen.metrics.reports.as_html import policy_of
+from vibezen.metrics.reports.rendering import file_name, format_of
+
+if TYPE_CHECKING:
+    from vibezen.metrics.api.web import MetricsDashboard
+
+
+def report_route(dashboard: MetricsDashboard) -> BaseRoute:
+    async def report(request: Request) -> Response:
+        parameters = {name: request.query_params.getlist(name) for name in request.query_params}
+        chosen = format_of((parameters.get("format") or ["json"])[0] or "json")
+        made = await dashboard.report(**parameters)
+        text = await to_thread.run_sync(chosen.render, made)
+        headers = {"cache-control": "no-store"}
+        if chosen.name != "json":
+            # Shown in the browser rather than saved, but for a table, which no browser shows.
+            way = "attachment" if chosen.name == "csv" else "inline"
+            headers["content-disposition"] = f'{way}; filename="{file_name(made, chosen.ending)}"'
+        if chosen.name == "html":
+            headers["content-security-policy"] = f"{policy_of(text)}; frame-ancestors 'none'"
+        return Response(text, headers=headers, media_type=chosen.media_type)
+
+    return Route("/api/metrics/report", report)

@@ -1,0 +1,294 @@
+"""Every number of every built-in report, held against a plain reading of the events that were recorded."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+import anyio
+import pytest
+import redis
+import yaml
+
+from tests.support.feeding import event
+from tests.support.pipeline import Pipeline
+from vibezen.metrics import MetricsReporter, MetricsStorage
+from vibezen.metrics.catalogue import BUILT_IN
+from vibezen.metrics.config import load
+from vibezen.metrics.event import Event
+from vibezen.metrics.producers.simulator import events as simulated
+from vibezen.metrics.reports import library
+from vibezen.metrics.window_reader import DEFAULT_AGGREGATE
+
+pytestmark = pytest.mark.server
+
+DAY: Final = 86_400
+NOW: Final = 1_700_157_000.0
+"""2023-11-16T17:50:00Z."""
+TYPES: Final = ("system_performance", "quality_trends", "cost_analysis", "weekly_summary")
+Report = dict[str, Any]
+
+
+@pytest.fixture
+def pipeline(client: redis.Redis, redis_url: str, tmp_path: Path) -> Pipeline:
+    return Pipeline(client, redis_url, tmp_path / "store")
+
+
+def report(pipeline: Pipeline, type: str, now: float = NOW, **asked: Any) -> Report:
+    reporter = MetricsReporter(MetricsStorage(pipeline.layout.root), settings=pipeline.settings, clock=lambda: now)
+
+    async def ask() -> Report:
+        return await reporter.generate_report(type, **asked)
+
+    return anyio.run(ask)
+
+
+class Truth:
+    """The events themselves, and the plainest way to add them up."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        ordered = sorted(events, key=lambda one: one.metric)
+        self._events = {metric: list(found) for metric, found in groupby(ordered, key=lambda one: one.metric)}
+
+    def number(self, asked: Mapping[str, Any], agg: str, span: tuple[float, float], group: Mapping[str, Any]) -> Any:
+        own = self._of(asked, agg, span, group)
+        if "per" not in asked:
+            return own
+        under = self._of(asked["per"], None, span, group)
+        return own / under if own is not None and under else None
+
+    def _of(
+        self, asked: Mapping[str, Any], agg: str | None, span: tuple[float, float], group: Mapping[str, Any]
+    ) -> Any:
+        metric = asked["metric"]
+        conditions = [*_several(asked.get("where", ())), *(f"{key}={value}" for key, value in group.items())]
+        values = [
+            one.value
+            for one in self._events.get(metric, ())
+            if span[0] <= (one.ts or 0) < span[1] and all(_holds(one, text) for text in conditions)
+        ]
+        return _added(values, agg or DEFAULT_AGGREGATE[BUILT_IN[metric].kind])
+
+    def groups(
+        self, asked: Mapping[str, Any], labels: Sequence[str], span: tuple[float, float]
+    ) -> set[tuple[Any, ...]]:
+        return {
+            tuple((one.metadata or {}).get(label) for label in labels)
+            for one in self._events.get(asked["metric"], ())
+            if span[0] <= (one.ts or 0) < span[1]
+            and all(_holds(one, text) for text in _several(asked.get("where", ())))
+        }
+
+
+def _several(given: Any) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _holds(one: Event, condition: str) -> bool:
+    key, _, value = condition.partition("=")
+    found = (one.metadata or {}).get(key.removesuffix("!"))
+    return (found == value or (found is None and value == "None")) is not key.endswith("!")
+
+
+def _added(values: list[float], agg: str) -> float | None:
+    if not values:
+        return None
+    if agg in ("sum", "count"):
+        return math.fsum(values) if agg == "sum" else len(values)
+    if agg == "mean":
+        return math.fsum(values) / len(values)
+    at = float(agg[1:]) / 100 * (len(values) - 1)  # linear between neighbours, as numpy and DuckDB have it
+    ordered = sorted(values)
+    low, high = ordered[math.floor(at)], ordered[math.ceil(at)]
+    return low + (high - low) * (at - math.floor(at))
+
+
+def close(value: Any) -> Any:
+    return None if value is None else pytest.approx(value, rel=1e-9, abs=1e-12)
+
+
+class Told(NamedTuple):
+    """A number of a report, where it stands, and what it should be."""
+
+    place: str
+    found: Any
+    expected: Any
+
+
+def _numbers(section: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    for asked in section["numbers"]:
+        kind = BUILT_IN[asked["metric"]].kind
+        for agg in _several(asked.get("agg", DEFAULT_AGGREGATE[kind])):
+            yield asked, agg
+
+
+def every_number(made: Report, definition: Mapping[str, Any], truth: Truth) -> Iterator[Told]:
+    period = made["period"]
+    now, before = (period["from"], period["to"]), (period["previous_from"], period["previous_to"])
+    for section, asked in zip(made["sections"], definition["sections"], strict=True):
+        numbers, labels = list(_numbers(asked)), _several(asked.get("group_by", ()))
+        place = f"{made['type']}: {section['title']}"
+
+        def figures(
+            found: Sequence[Report], group: Mapping[str, Any], place: str = place, numbers: Any = numbers
+        ) -> Any:
+            for figure, (number, agg) in zip(found, numbers, strict=True):
+                yield Told(f"{place}: {figure['name']}", figure["value"], truth.number(number, agg, now, group))
+                yield Told(
+                    f"{place}: {figure['name']} before", figure["previous"], truth.number(number, agg, before, group)
+                )
+
+        if "figures" in section:
+            yield from figures(section["figures"], {})
+        if table := section.get("table"):
+            yield from figures(table["total"], {})
+            for row in table["rows"]:
+                yield from figures(row["figures"], dict(zip(labels, row["labels"], strict=True)))
+            groups = set().union(*(truth.groups(number, labels, now) for number, _ in numbers))
+            yield Told(f"{place}: groups", len(table["rows"]) + table["omitted"], len(groups))
+        if days := section.get("days"):
+            yield from figures([row["figure"] for row in days["rows"]], {})
+            ends = [*days["starts"][1:], period["to"]]
+            for row, (number, agg) in zip(days["rows"], numbers, strict=True):
+                for value, start, stop in zip(row["values"], days["starts"], ends, strict=True):
+                    yield Told(f"{place}: {start}", value, truth.number(number, agg, (start, stop), {}))
+        if chart := section.get("chart"):
+            yield from _lines(chart, numbers, labels, place, truth)
+
+
+def _lines(
+    chart: Report, numbers: list[tuple[dict[str, Any], str]], labels: list[str], place: str, truth: Truth
+) -> Iterator[Told]:
+    for index, line in enumerate(chart["lines"]):
+        number, agg = numbers[0 if labels else index]
+        if line["name"].endswith(" others"):
+            continue
+        group = (
+            {
+                label: None if name == "(none)" else name
+                for label, name in zip(labels, line["name"].split(" / "), strict=True)
+            }
+            if labels
+            else {}
+        )
+        for value, start, stop in zip(line["values"], chart["starts"], chart["stops"], strict=True):
+            yield Told(f"{place}: {line['name']} {start}", value, truth.number(number, agg, (start, stop), group))
+
+
+def test_every_number_of_every_built_in_report_is_what_the_events_add_up_to(pipeline: Pipeline) -> None:
+    recorded = list(simulated(3, NOW - 15 * DAY, NOW + DAY, 0.01))
+    pipeline.feed(recorded)
+    pipeline.archive()
+    truth = Truth(recorded)
+    for type, tz, period in (
+        ("system_performance", "UTC", "48h"),
+        ("quality_trends", "UTC", "7d"),
+        ("cost_analysis", "Asia/Kolkata", "last-week"),
+        ("weekly_summary", "America/New_York", ""),
+    ):
+        made = report(pipeline, type, period=period, tz=tz)
+        definition = yaml.safe_load(library.find(type, pipeline.settings).read_text())
+        told = list(every_number(made, definition, truth))
+        assert len(told) > 100, type
+        for one in told:
+            assert one.found == close(one.expected), one.place
+        assert (made["exact"], made["empty"], {source["source"] for source in made["sources"]}) == (
+            True,
+            False,
+            {"events"},
+        )
+
+
+def test_days_are_those_of_the_zone(pipeline: Pipeline) -> None:
+    zone = ZoneInfo("Europe/Berlin")  # the clock is put back on 2023-10-29
+    at = [datetime(2023, 10, day, 23, 30, tzinfo=zone).timestamp() for day in (28, 29, 30)]
+    pipeline.take_in([event(1.0, ts, "cost") for ts in at])
+    made = report(pipeline, "cost_analysis", period="2023-10-28..2023-10-31", tz="Europe/Berlin")
+    days = next(section["days"] for section in made["sections"] if "days" in section)
+    assert days["labels"] == ["Sat Oct 28", "Sun Oct 29", "Mon Oct 30"]
+    assert [stop - start for start, stop in zip(days["starts"], days["starts"][1:], strict=False)] == [DAY, 25 * 3600]
+    assert days["rows"][0]["values"] == [1, 1, 1]
+    assert days["rows"][0]["figure"]["value"] == 3
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_empty_period_says_so(pipeline: Pipeline, type: str) -> None:
+    made = report(pipeline, type)
+    assert (made["empty"], made["as_of"], made["sources"]) == (True, None, [])
+    figures = next(section["figures"] for section in made["sections"] if "figures" in section)
+    assert {figure["verdict"] for figure in figures} == {"too little data"}
+    assert {figure["value"] for figure in figures} == {None}
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_one_event_is_told_and_judged_by_nobody(pipeline: Pipeline, type: str) -> None:
+    pipeline.take_in(
+        [event(7.5, NOW - 60, metric, provider="openai") for metric in ("cost", "response_time", "violations")]
+    )
+    made = report(pipeline, type)
+    assert not made["empty"]
+    every = [figure for section in made["sections"] for figure in section.get("figures", [])]
+    assert {figure["value"] for figure in every} <= {7.5, None}
+    assert 7.5 in {figure["value"] for figure in every}
+    assert {figure["verdict"] for figure in every} == {"too little data"}
+
+
+def test_groups_beyond_the_top_are_counted_and_in_the_total(pipeline: Pipeline, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "title: Mine\nsections:\n"
+        "  - {title: By project, show: table, group_by: project, top: 2, numbers: [{metric: cost}]}\n"
+        "  - {title: Over time, show: columns, group_by: project, top: 2, numbers: [{metric: cost}]}\n"
+    )
+    pipeline.take_in(
+        [event(float(n), NOW - 60, "cost", project=f"p{n}") for n in range(1, 5)] + [event(0.5, NOW - 60, "cost")]
+    )
+    table, chart = report(pipeline, "", definition=path)["sections"]
+    assert [row["labels"] for row in table["table"]["rows"]] == [["p4"], ["p3"]]
+    assert (table["table"]["omitted"], table["table"]["total"][0]["value"]) == (3, 10.5)
+    assert table["table"]["rows"][0]["figures"][0]["share"] == pytest.approx(4 / 10.5)
+    assert [line["name"] for line in chart["chart"]["lines"]] == ["p4", "4 others"]
+    assert sum(value or 0 for line in chart["chart"]["lines"] for value in line["values"]) == 10.5
+
+
+def test_windows_and_events_tell_the_same(pipeline: Pipeline, tmp_path: Path) -> None:
+    now = math.floor(datetime.now().timestamp())  # noqa: DTZ005 - a moment, whatever the zone
+    pipeline.take_in([event(100.0 + n, now - 5400 + n * 10, provider="xy"[n % 2]) for n in range(500)])
+    cheap, exact = (
+        report(pipeline, "system_performance", now=now, period="2h", exact=exact) for exact in (False, True)
+    )
+    assert exact["exact"]
+    assert {source["source"] for source in cheap["sources"]} == {"windows"}
+    assert not cheap["exact"]
+    for one, other in zip(cheap["sections"][0]["figures"], exact["sections"][0]["figures"], strict=True):
+        assert one["value"] == (None if other["value"] is None else pytest.approx(other["value"], rel=0.011)), one[
+            "name"
+        ]
+
+
+def test_files_answer_without_a_server(pipeline: Pipeline, closed_port: Callable[[], int]) -> None:
+    pipeline.take_in([event(2.0, NOW - 60, "cost")])
+    settings = load(redis_url=f"redis://127.0.0.1:{closed_port()}", storage_dir=pipeline.layout.root, environ={})
+    pipeline.settings = settings
+    assert report(pipeline, "cost_analysis")["sections"][0]["figures"][0]["value"] == 2.0
+
+
+@pytest.fixture
+def closed_port() -> Callable[[], int]:
+    from tests.support.servers import free_port
+
+    return free_port
+
+
+def test_periods_of_unequal_length_are_compared_by_the_day(pipeline: Pipeline) -> None:
+    """November has 30 days, October 31: a dollar a day is as much in both."""
+    days = [datetime(2023, 10, 1, 12, tzinfo=ZoneInfo("UTC")).timestamp() + DAY * n for n in range(61)]
+    pipeline.take_in([event(1.0, ts, "cost") for ts in days])
+    made = report(pipeline, "cost_analysis", now=days[-1] + DAY, period="last-month")
+    cost = made["sections"][0]["figures"][0]
+    assert (cost["value"], cost["previous"]) == (30, pytest.approx(30))
+    assert cost["verdict"] == "unchanged"
+    assert any("multiplied by 0.968" in note for note in made["notes"])
