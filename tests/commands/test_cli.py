@@ -35,6 +35,7 @@ def test_help_names_every_command_and_no_other(run: Run) -> None:
     named = {words[1] for line in rows if len(words := line.split()) > 2 and line[1:3] == " " + words[1][:1]}
     assert named == {
         *("up", "api", "gateway", "consume", "simulate", "import", "query", "tail"),
+        *("export", "sql", "report"),
         *("config", "dead", "doctor", "verify", "version"),
     }
 
