@@ -27,7 +27,8 @@ ROUTES = (
     ("/api/metrics/history", {"metric": "response_time", "step": "1h", "agg": "count", **RANGE}),
     ("/api/metrics/summary", RANGE),
 )
-FOR_EVER = Sql("SELECT max(a.range * b.range) FROM range(10000000) a, range(10000000) b", {})
+LONG = Sql("SELECT max(a.range * b.range) FROM range(60000) a, range(60000) b", {})
+"""Some ten seconds, and more of several at a time."""
 
 
 @pytest.fixture
@@ -142,11 +143,11 @@ def test_answers_kept_are_bounded_and_the_oldest_go_first() -> None:
 
 
 class Slow:
-    """Makes every reading of files take hours, until it is let go."""
+    """Makes every reading of files take long, until it is let go. `through`: whether one came to its end."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.ended = threading.Semaphore(0), threading.Semaphore(0)
-        self.is_slow = True
+        self.is_slow, self.through = True, False
         run = EventReader._run
 
         def slowly(reader: EventReader, sql: Sql) -> Any:
@@ -154,7 +155,9 @@ class Slow:
                 return run(reader, sql)
             self.begun.release()
             try:
-                return run(reader, FOR_EVER)
+                answer = run(reader, LONG)
+                self.through = True
+                return answer
             finally:
                 self.ended.release()
 
@@ -179,6 +182,7 @@ def test_query_of_a_client_that_goes_away_ends_and_others_are_answered(served: S
         client.close()
     for _ in range(web.HISTORIES):
         assert slow.ended.acquire(timeout=DEADLINE)
+    assert not slow.through
     slow.is_slow = False
     assert served.get("/api/metrics/history", metric="response_time", step="1h", agg="count", **RANGE)["series"]
     assert not slow.begun.acquire(blocking=False), "nobody waits for the last one either"
@@ -188,10 +192,11 @@ def test_query_of_a_client_that_goes_away_ends_and_others_are_answered(served: S
 def test_query_that_takes_too_long_is_an_error_that_says_what_to_ask_instead(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Slow(monkeypatch)
+    slow = Slow(monkeypatch)
     with dashboard_in_thread(redis_url, tmp_path / "store", settings={"queries": Queries(seconds=0.05)}) as served:
         for path in ("metrics/history?metric=cost&", "metrics/summary?", "catalogue?", "events?"):
             answer = served.http.get(f"/api/{path}from=2023-11-16&to=2023-11-17")
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "too_slow"), path
             assert "ask for less time" in answer.json()["error"]["message"]
             assert "retry-after" not in answer.headers, "it would take as long again"
+    assert not slow.through

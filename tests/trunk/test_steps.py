@@ -148,6 +148,11 @@ def test_midnight_that_the_clock_leaves_out_or_shows_twice() -> None:
     assert [stop - start for start, stop in twice.spans()] == [86_400, 90_000, 86_400]
 
 
+def test_day_that_the_calendar_leaves_out_is_no_step() -> None:
+    planned = in_zone("Pacific/Apia", "2011-12-29", "2012-01-01", 86_400)  # the 30th never was
+    assert [stop - start for start, stop in planned.spans()] == [86_400, 86_400]
+
+
 def test_hours_where_the_clock_is_changed_by_hours_are_all_equal() -> None:
     assert in_zone("Europe/Berlin", "2025-10-25", "2025-10-28", 3600).edges == ()
     assert in_zone("Asia/Kolkata", "2025-10-25", "2025-10-28", 3600).start % 3600 == 1800

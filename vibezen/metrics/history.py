@@ -107,14 +107,13 @@ def _lines(question: Question, kind: Kind, gathered: Gathered, now: float) -> tu
     if question.top is not None:
         shown = sorted(shown, key=lambda group: -_weight_of(groups[group], kind))[: question.top]
     _bound(question, [groups[group] for group in shown])
+    steps, spans = question.plan.steps(), list(question.plan.spans())
     lines = []
     for group in sorted(shown):
-        columns = [
-            _told(groups[group].get(start), question, kind, min(stop, now) - start)
-            for start, stop in question.plan.spans()
-        ]
+        cells = groups[group]
+        columns = [_told(cells.get(start), question, kind, min(stop, now) - start) for start, stop in spans]
         for index, name in enumerate(question.aggregates):
-            points = [(start, column[index]) for start, column in zip(question.plan.steps(), columns, strict=True)]
+            points = [(start, column[index]) for start, column in zip(steps, columns, strict=True)]
             lines.append(Line(name, dict(group), points))
     return lines, len(groups) - len(shown)
 
@@ -136,7 +135,8 @@ def _bound(question: Question, groups: Sequence[Steps]) -> None:
             "group_by", f"{len(groups)} series are too many here; take a coarser step, fewer labels or top=10"
         )
     if HISTOGRAM in question.aggregates:
-        buckets = sum(len(cell.total.window().buckets()) for steps in groups for cell in steps.values())
+        windows = [cell.total.window() for steps in groups for cell in steps.values()]
+        buckets = sum(len(one.positive) + len(one.negative) + bool(one.zero) for one in windows)
         if buckets > MAX_ANSWER_BUCKETS:
             raise BadParameter(
                 "agg", f"histograms of {buckets} buckets are too many; take a coarser step or fewer labels"
