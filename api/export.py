@@ -62,7 +62,6 @@ class ExportResponse(Response):
                 await self._send(send, body=scope["method"] != "HEAD")
         finally:
             gone.cancel()
-            self._exporter.stop()
             self._exports.running.discard(self)
 
     async def _until_gone(self, receive: Receive) -> None:

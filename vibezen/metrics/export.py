@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from anyio import to_thread
+from anyio import CancelScope, sleep, to_thread
 
 from vibezen.metrics import event_sql, event_table
 from vibezen.metrics.committed import Snapshot, hours_of
@@ -39,8 +39,10 @@ BLOCK_ROWS: Final = 5000
 BLOCK_BYTES: Final = 1 << 20
 MEMORY: Final = "512MB"
 """What sorting may hold; the rest of it goes to disk."""
-STEP_EVENTS: Final = 250_000
+STEP_EVENTS: Final = 100_000
 """Hours are read together up to so many events: most stores have thousands of hours with few."""
+STOP_EVERY: Final = 0.05
+"""Seconds between two attempts to stop a query."""
 _TABLE: Final = "sorted_events"
 
 log = logging.getLogger(__name__)
@@ -109,21 +111,24 @@ class Exporter:
         finally:
             self.stop()
 
-    def stop(self) -> None:
-        """End what is running and free everything; it may be called again."""
+    def stop(self) -> bool:
+        """End what is running and free everything. False while a thread is still in `next`: call it again then, since
+        a query that was just about to begin has not been stopped."""
         self._stopped.set()
         if (connection := self._connection) is not None:
             with suppress(duckdb_module().Error):  # it may have been closed just now
                 connection.interrupt()
-        self._close()
+        return self._close()
 
-    def _close(self) -> None:
+    def _close(self) -> bool:
         """Whoever is in `next` just now does it when they leave it."""
-        if self._turn.acquire(blocking=False):
-            try:
-                self._blocks.close()
-            finally:
-                self._turn.release()
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            self._blocks.close()
+        finally:
+            self._turn.release()
+        return True
 
     # --- what follows runs in the thread that calls `next`
 
@@ -252,9 +257,18 @@ def _sorted_errors() -> Iterator[None]:
 
 
 async def exported(exporter: Exporter) -> AsyncGenerator[bytes]:
-    """The blocks of an export, made beside the event loop. Cancelled, or left early, the query stops."""
+    """The blocks of an export, made beside the event loop. Cancelled, or left early, the query stops, and everything is
+    freed before this ends."""
     try:
         while (block := await to_thread.run_sync(exporter.next, abandon_on_cancel=True)) is not None:
             yield block
     finally:
-        exporter.stop()
+        with CancelScope(shield=True):
+            await _freed(exporter)
+
+
+async def _freed(exporter: Exporter) -> None:
+    while True:
+        if exporter.stop():
+            return
+        await sleep(STOP_EVERY)

@@ -96,9 +96,8 @@ def answered(reader: EventReader, question: Question) -> Iterator[Answer]:
 
 @contextmanager
 def _found(snapshot: Snapshot) -> Iterator[Reading]:
-    hours = snapshot.hours()
     try:
-        with reading(snapshot.files(hours)) as found:
+        with reading(snapshot.files(snapshot.hours())) as found:
             yield found
     except FileNotFoundError as error:
         raise FilesChanged(str(error)) from None
@@ -108,16 +107,22 @@ def _ask(held: ExitStack, found: Reading, question: Question, query: str, folder
     duckdb = duckdb_module()
     try:
         return _run(held.enter_context(_shut_in(found, question, folder)), query, question.seconds)
-    except duckdb.InvalidInputException as error:
+    except duckdb.InvalidInputException:
         # A line that somebody has damaged, or a mistake in the statement: then it stays one.
         forgiving = found._replace(forgiving=True)
         connection = held.enter_context(_shut_in(forgiving, question, folder))
         try:
             answer = _run(connection, query, question.seconds)
-        except duckdb.InvalidInputException:
+        except duckdb.InvalidInputException as error:
             raise SqlError(_in_their_lines(str(error))) from None
         log.warning("some lines in the files are no events; they are left out (`vibezen-metrics verify` finds them)")
         return answer
+    except duckdb.PermissionException:
+        # Said of a file that may be read, too, when it is gone: DuckDB then takes its name for a folder's.
+        gone = [path for path in found.paths() if "://" not in path and not Path(path).exists()]
+        if gone:
+            raise FilesChanged(f"{gone[0]} is gone") from None
+        raise SqlError("only the store's own events can be read, by the names events and rollups") from None
 
 
 def _run(connection: "DuckDBPyConnection", query: str, seconds: float) -> Answer:
@@ -128,14 +133,12 @@ def _run(connection: "DuckDBPyConnection", query: str, seconds: float) -> Answer
     try:
         connection.execute(f"CREATE TEMP TABLE answer AS\n{query}")
         return _answer(connection)
-    except duckdb.InvalidInputException:
+    except (duckdb.InvalidInputException, duckdb.PermissionException):
         raise
     except duckdb.InterruptException:
         raise SqlError(f"it took longer than {seconds:g} s and was stopped; --timeout allows more") from None
     except duckdb.OutOfMemoryException:
         raise SqlError(f"it needs more than {MEMORY}: ask for less time, fewer groups or fewer columns") from None
-    except duckdb.PermissionException:
-        raise SqlError("only the store's own events can be read, by the names events and rollups") from None
     except duckdb.IOException as error:
         raise FilesChanged(str(error).partition("\n")[0]) from None
     except duckdb.Error as error:
