@@ -1,8 +1,8 @@
 """Rollups: the 1-minute windows of a whole UTC date in one Parquet file, beside the day part they were made from.
 
-`rollups/1m/date=D/part-<g>.parquet` has a row per minute, metric and labels (a row's `labels` is sorted JSON text, as in
-a series key; NULL: the metric as a whole, over all its series). Rows are sorted by metric, labels (NULL first) and time,
-so that a question about the metric as a whole reads little else. Like a series, a gauge's carries its producer.
+`rollups/1m/date=D/part-<g>.parquet` has a row per minute, metric and labels. A row's `labels` is sorted JSON text, as in
+a series key; NULL: the metric as a whole, over all its series. Rows are sorted by metric, labels (NULL first) and time,
+so that a question about the metric as a whole reads little else. Like a series, a gauge's row carries its producer.
 
 | column | |
 |---|---|
@@ -13,7 +13,7 @@ so that a question about the metric as a whole reads little else. Like a series,
 | `sum`, `min`, `max`, `last` | DOUBLE; of `last`, the greatest of those at the newest time |
 | `last_ts` | TIMESTAMP, microseconds |
 | `zero` | DOUBLE: samples that are 0 |
-| `buckets`, `weights` | INTEGER[], DOUBLE[]: the histogram's buckets (histogram.py), ascending, and the samples in each |
+| `buckets`, `weights` | INTEGER[], DOUBLE[]: buckets of the histogram (histogram.py), ascending, and samples in each |
 | `negative_buckets`, `negative_weights` | the same of the values below 0 |
 """
 
