@@ -1,7 +1,7 @@
 """Every key name, in one place.
 
 What one script touches shares one hash tag, so that it lives in one slot of a Redis Cluster: the shard's number for
-all that belongs to a shard, `meta`, `live` and `alerts` for the rest.
+all that belongs to a shard, `meta`, `live`, `alerts` and `compact` for the rest.
 """
 
 from typing import Final
@@ -26,6 +26,9 @@ class Keys:
         self.store = f"{prefix}:{{meta}}:store"
         self.frames = f"{prefix}:{{live}}:frames"
         self.transitions = f"{prefix}:{{alerts}}:transitions"
+        self.compact_lease = f"{prefix}:{{compact}}:lease"
+        self.compact_fence = f"{prefix}:{{compact}}:fence"
+        self.compact_books = f"{prefix}:{{compact}}:books"  # hash of what the compactor says of itself
 
     def members(self, group: str) -> str:
         """Sorted set of the processes that work for `group` (score: last sign of life, server milliseconds)."""

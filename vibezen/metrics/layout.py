@@ -72,6 +72,8 @@ class Layout:
         self.commits = self.root / "commits"
         self.exports = self.root / "exports"  # scratch folders of exports and queries that are under way
         self.quarantine = self.root / "quarantine"  # what is damaged or too old, for people to look at
+        self.rollups = self.root / "rollups" / "1m"
+        self.compacting = self.root / ".compacting"  # what a compactor has in the making, by its epoch
         self.store_file = self.root / "STORE"
 
     def segment(self, partition: str, name: SegmentName) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from vibezen.metrics.clock import HOUR
 from vibezen.metrics.event_sql import Sql
 
 COLUMNS: Final = 'ts, metric, value, sample_rate, "count", metadata, shard'
@@ -11,6 +12,7 @@ COLUMNS: Final = 'ts, metric, value, sample_rate, "count", metadata, shard'
 _LINE: Final = (
     "{ts: 'DOUBLE', metric: 'VARCHAR', value: 'DOUBLE', sample_rate: 'DOUBLE', \"count\": 'BIGINT', metadata: 'JSON'}"
 )
+_MICROS: Final = 1_000_000
 _NEAREST: Final = "round(ts * 1e6)::BIGINT"
 MICROS_OF_LINE: Final = f"({_NEAREST} - ({_NEAREST} / 1e6 > ts)::BIGINT)"
 """A line's time in whole microseconds, rounded down: then an event stays in the second, and the hour, it was in, and a
@@ -50,3 +52,27 @@ def rows(lines: Sequence[Lines], parts: Sequence[Path]) -> Sql:
 def content(of: Sql) -> Sql:
     """One row: CONTENT."""
     return Sql(f"SELECT {CONTENT} FROM ({of.text})", of.parameters)
+
+
+def only(of: Sql, spans: Sequence[tuple[int, int]]) -> Sql:
+    """The rows in these spans, [since, until) in Unix seconds each."""
+    runs = (
+        f"ts >= make_timestamp({since * _MICROS}) AND ts < make_timestamp({until * _MICROS})" for since, until in spans
+    )
+    return Sql(f"SELECT * FROM ({of.text}) WHERE {' OR '.join(runs)}", of.parameters)
+
+
+def together(pieces: Sequence[Sql]) -> Sql:
+    """The rows of all; their parameters must have different names."""
+    parameters = {name: value for piece in pieces for name, value in piece.parameters.items()}
+    return Sql(" UNION ALL ".join(piece.text for piece in pieces), parameters)
+
+
+def by_hour(of: Sql) -> Sql:
+    """A row per hour: its beginning in Unix seconds, CONTENT, the times of the first and the last event in Unix
+    microseconds, and how many of its rows are no events."""
+    return Sql(
+        f"SELECT epoch_us(ts) // {HOUR * _MICROS} * {HOUR} AS hour, {CONTENT}, min(epoch_us(ts)), max(epoch_us(ts)),"
+        f" count(*) FILTER (metric IS NULL OR value IS NULL) FROM ({of.text}) GROUP BY hour",
+        of.parameters,
+    )

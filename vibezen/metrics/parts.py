@@ -81,10 +81,11 @@ class Part(NamedTuple):
 
 class View(NamedTuple):
     """What stands for one date. `by_hour`: the part in which an hour's rows are to be read, by the hour's beginning;
-    `included`: segments that must not be read beside them."""
+    `included`: segments that must not be read beside them; `day`: the newest day part, whatever it stands for."""
 
     by_hour: Mapping[int, Part]
     included: frozenset[str]
+    day: Part | None = None
 
 
 def generation_of(name: str) -> int | None:
@@ -115,7 +116,7 @@ def view(day: Part | None, hours: Mapping[int, Part]) -> View:
         if not part.footer.paths() <= included:
             by_hour[hour] = part
             included |= part.footer.paths()
-    return View(by_hour, included)
+    return View(by_hour, included, day)
 
 
 def date_of(hour: int) -> int:

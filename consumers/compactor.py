@@ -1,0 +1,289 @@
+"""The compactor: closed hours and days become parts, and what parts include is deleted after a while.
+
+Why nothing is lost or doubled, whoever crashes or sleeps at whatever step:
+
+* A part includes all segments of its hour, or its day's hours, that were final at one look, and all that the generation
+  before it does. Looks are ordered (see holdings.py), so of two parts of an hour one includes all that the other does.
+* A part gets its name by a link, after it was verified and is durable; the name of a generation that exists is not given
+  again. Who comes too late changes nothing. Where the generation is gone already, since a newer one replaced it, a
+  sleeper can still give that name; the newer generation, or the day's part that includes more, is taken all the same.
+* Readers look for parts first and then at the logs: a segment is in the part they take, or is read beside it.
+* Deleted is only what the parts that readers take include, after a grace. What one look finds included, every later
+  look does. A reader whose file is gone looks again.
+
+The lease saves work, and nothing rests on it.
+"""
+
+import logging
+import os
+import random
+import secrets
+import shutil
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from vibezen.metrics.clock import Clock, iso, wall
+from vibezen.metrics.config import Settings
+from vibezen.metrics.connection import check_server, connect, redacted, redis_url
+from vibezen.metrics.consumers import compact_lease
+from vibezen.metrics.consumers.compact_lease import Lease
+from vibezen.metrics.consumers.compacting import Job, due, waiting
+from vibezen.metrics.consumers.holdings import Holding, Holdings
+from vibezen.metrics.consumers.part_writer import Damaged, Made, PartWriter
+from vibezen.metrics.consumers.roles import ArchiveRole
+from vibezen.metrics.consumers.supervisor import RETRY_MAX, TICK
+from vibezen.metrics.consumers.sweeping import Sweeper
+from vibezen.metrics.consumers.worker import passes
+from vibezen.metrics.errors import Fenced, StoreFull
+from vibezen.metrics.keys import ARCHIVE, Keys
+from vibezen.metrics.layout import Layout, is_full, why_full
+from vibezen.metrics.parts import Part
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS: Final = 30.0
+"""Between two looks at what is due."""
+AT_ONCE: Final = 50
+"""Parts made after one look; then it looks again, since things change."""
+DAMAGE_SECONDS: Final = 3600.0
+"""Until what was found damaged is tried again."""
+
+
+class Compactor:
+    """One store, compacted by the holder of the lease. `check` raises Fenced when it is held no more."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        settings: Settings,
+        holdings: Holdings,
+        epoch: int,
+        check: Callable[[], None],
+        now: Clock = wall,
+    ) -> None:
+        self._layout, self._settings, self._holdings = layout, settings, holdings
+        self._check, self._now = check, now
+        folder = layout.compacting / str(epoch)
+        self.writer = PartWriter(layout, layout.read().id, folder, settings.compaction.level)
+        self._sweeper = Sweeper(layout, settings.compaction.grace_seconds, check)
+        self._folder, self._epoch = folder, epoch
+        self._not_before: dict[str, float] = {}
+        self._told: set[str] = set()
+        self.trouble: dict[str, str] = {}
+        """Why a part is not made, by its folder."""
+
+    def clear(self) -> None:
+        """Remove what compactors before this one left in the making."""
+        for path in made_by(self._layout):
+            if int(path.name) < self._epoch:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def close(self) -> None:
+        self.writer.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def look(self) -> tuple[list[Holding], list[Job]]:
+        """What there is, and what of it is due."""
+        holdings = self._holdings.look()
+        jobs = due(holdings, self._now(), self._settings.compaction, self._size_of)
+        return holdings, [job for job in jobs if self._not_before.get(job.folder, 0.0) <= self._now()]
+
+    def round(self, stopping: Callable[[], bool] = lambda: False) -> bool:
+        """Make what is due, and sweep; whether more is due at once. Raises Fenced, StoreFull, StoreError."""
+        holdings, jobs = self.look()
+        published = False
+        for job in jobs[:AT_ONCE]:
+            if stopping():
+                return False
+            published = self._do(job) or published
+        self._sweeper.sweep(holdings, self._holdings.logs, self._now())
+        return published
+
+    def books(self) -> dict[str, str]:
+        """What it says of itself."""
+        closed = waiting(self._holdings.look())
+        troubles = sorted([*self.trouble.values(), *self._holdings.unreadable.values()])
+        return {
+            "updated": f"{self._now():.3f}",
+            "waiting_hours": str(len({one.hour for one in closed})),
+            "waiting_bytes": str(sum(one.extent.end for one in closed)),
+            "damaged": str(len(troubles)),
+            "trouble": "; ".join(troubles[:3]),
+        }
+
+    def _do(self, job: Job) -> bool:
+        """Whether a part was published."""
+        try:
+            made = self.writer.make(job)
+        except FileNotFoundError:
+            return True  # what it was to be made of was replaced meanwhile: look again
+        except Damaged as error:
+            self._check()  # a sleeper finds files gone that are in parts by now
+            self._note_damage(job, str(error))
+            return False
+        self.trouble.pop(job.folder, None)
+        return self._publish(made)
+
+    def _publish(self, made: Made) -> bool:
+        self._check()
+        published = self.writer.publish(made)
+        if published:
+            what = f"events/{made.job.path}"
+            log.info("compactor: %s: %d events, %d bytes", what, made.footer.events, self._size(made.job.path))
+        return True
+
+    def _note_damage(self, job: Job, why: str) -> None:
+        self._not_before[job.folder] = self._now() + DAMAGE_SECONDS
+        self.trouble[job.folder] = why
+        if why not in self._told:
+            self._told.add(why)
+            log.error("compactor: %s; events/%s stays as it is", why, job.folder)
+
+    def _size_of(self, part: Part) -> int:
+        return self._size(part.path)
+
+    def _size(self, path: str) -> int:
+        try:
+            return (self._layout.events / path).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+
+def made_by(layout: Layout) -> list[Path]:
+    """The folders of what compactors have in the making, each named by its epoch."""
+    return [path for path in layout.compacting.glob("*") if path.name.isdigit()]
+
+
+class CompactorProcess:
+    """See `run`."""
+
+    def __init__(self, settings: Settings, stop: threading.Event, *, once: bool) -> None:
+        self._settings, self._stop, self._once = settings, stop, once
+        self._keys = Keys(settings.redis.prefix)
+        self._url = redis_url(settings)
+        self._layout = Layout(settings.storage_dir)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._warned = self._full = False
+
+    def run(self) -> int:
+        client = connect(self._url)
+        try:
+            check_server(client, self._url)
+            ArchiveRole(self._settings, self._keys).prepare(client)
+            delay = TICK
+            while not self._stop.is_set():
+                try:
+                    led = self._lead(client)
+                    delay = TICK
+                    if self._once:
+                        if not led:
+                            log.warning("compactor: another process is at work")
+                        return 0
+                except Fenced as fenced:
+                    log.warning("%s", fenced)
+                except RedisError as error:
+                    if not passes(error) or self._once:
+                        raise
+                    delay = self._away(error, delay)
+                self._stop.wait(delay)
+            return 0
+        finally:
+            client.close()
+
+    def _lead(self, client: Redis) -> bool:
+        """Compact for as long as the lease is ours; False when another process holds it."""
+        seen = max((int(path.name) for path in made_by(self._layout)), default=0)
+        interrupted: list[PartWriter] = []
+        lease = compact_lease.take(
+            client, self._url, self._keys, self._owner, seen, lambda: [one.interrupt() for one in interrupted] and None
+        )
+        if lease is None:
+            return False
+        if self._warned:
+            log.warning("compactor: %s answers again", redacted(self._url))
+            self._warned = False
+        holdings = Holdings(self._layout, lambda shard: _epoch(client, self._keys.fence(shard, ARCHIVE)))
+        compactor = Compactor(self._layout, self._settings, holdings, lease.epoch, lambda: lease.keep(client))
+        interrupted.append(compactor.writer)
+        try:
+            compactor.clear()
+            self._work(client, lease, compactor)
+        finally:
+            compactor.close()
+            with suppress(RedisError):
+                lease.release(client)
+        return True
+
+    def _work(self, client: Redis, lease: Lease, compactor: Compactor) -> None:
+        while not self._stop.is_set():
+            more = self._round(client, lease, compactor)
+            if more:
+                continue
+            if self._once:
+                return
+            self._stop.wait(EVERY_SECONDS)
+
+    def _round(self, client: Redis, lease: Lease, compactor: Compactor) -> bool:
+        try:
+            more = compactor.round(self._stop.is_set)
+        except (StoreFull, OSError) as error:
+            if not (isinstance(error, StoreFull) or is_full(error)) or self._once:
+                raise
+            why = str(error) if isinstance(error, StoreFull) else why_full(error)
+            if not self._full:
+                log.warning("compactor: %s; nothing is compacted until there is space", why)
+            self._full = True
+            lease.keep(client, **{**compactor.books(), "trouble": why})
+            return False
+        if self._full:
+            log.warning("compactor: there is space again")
+            self._full = False
+        lease.keep(client, **compactor.books())
+        return more
+
+    def _away(self, error: BaseException, delay: float) -> float:
+        if not self._warned:
+            log.warning("compactor: %s does not answer (%s); trying again", redacted(self._url), error)
+            self._warned = True
+        return min(delay * 2, RETRY_MAX) * random.uniform(0.7, 1.0)
+
+
+def _epoch(client: Redis, fence: str) -> int | None:
+    told = client.get(fence)
+    return int(told.partition(b":")[0]) if isinstance(told, bytes) else None
+
+
+def plan(settings: Settings) -> list[str]:
+    """What would be made now, a line each. Changes nothing, and asks the server for the owners of shards alone."""
+    layout = Layout(settings.storage_dir)
+    layout.read()
+    client = connect(redis_url(settings))
+    try:
+        keys = Keys(settings.redis.prefix)
+        holdings = Holdings(layout, lambda shard: _epoch(client, keys.fence(shard, ARCHIVE)))
+        compactor = Compactor(layout, settings, holdings, 0, lambda: None)
+        return [_told(job) for job in compactor.look()[1]]
+    finally:
+        client.close()
+
+
+def _told(job: Job) -> str:
+    what = f"day {iso(job.date)[:10]}" if job.hour is None else f"hour {iso(job.hour)[:13]}"
+    parts = f" and {len(job.sources)} parts" if job.sources else ""
+    return f"{what}: {len(job.segments)} segments ({job.lines} events, {job.bytes} bytes){parts} → events/{job.path}"
+
+
+def run(settings: Settings, *, once: bool = False, stop: threading.Event | None = None) -> int:
+    """Compact until `stop` is set; the process's exit code. With `once`: what is due, then end.
+
+    Raises MetricsError for what a person must settle: configuration, an unsuitable server, another store's folder,
+    DuckDB that is not installed.
+    """
+    return CompactorProcess(settings, stop or threading.Event(), once=once).run()

@@ -1,0 +1,264 @@
+"""One part: made, verified, published.
+
+What goes in is added up before it is written, by hour: rows, first and last time, and a sum over the rows' contents.
+What was written is read again and added up in the same way. Only what is equal is published.
+"""
+
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from vibezen.metrics import part_sql
+from vibezen.metrics.clock import HOUR
+from vibezen.metrics.commitlog import Extent
+from vibezen.metrics.committed import BLOCK_BYTES
+from vibezen.metrics.consumers.compacting import Job, Source
+from vibezen.metrics.consumers.holdings import Pending
+from vibezen.metrics.errors import Fenced, MissingExtra, StoreError, StoreFull
+from vibezen.metrics.event_sql import Sql
+from vibezen.metrics.layout import FILE_MODE, FOLDER_MODE, Layout, fsync_folder, make_folder, space
+from vibezen.metrics.part_files import read_footers
+from vibezen.metrics.parts import KEY, Footer, HourOf, Input, encode_footer
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+ROW_GROUP: Final = 122_880
+MEMORY: Final = "190MB"
+"""What DuckDB may hold; what is more goes to the folder of what is in the making."""
+THREADS: Final = 2
+
+
+class Damaged(StoreError):
+    """What should go into a part is not as it was written. Nothing is made of it until a person has looked."""
+
+
+class Span(NamedTuple):
+    """The rows of one hour. `first`, `last`: Unix microseconds."""
+
+    events: int
+    first: int
+    last: int
+
+
+class Sums(NamedTuple):
+    """What rows add up to: by the hour's beginning, and their contents (part_sql.CONTENT)."""
+
+    hours: dict[int, Span]
+    content: int
+
+    def plus(self, other: "Sums") -> "Sums":
+        hours = dict(self.hours)
+        for hour, span in other.hours.items():
+            if (mine := hours.get(hour)) is not None:
+                span = Span(mine.events + span.events, min(mine.first, span.first), max(mine.last, span.last))
+            hours[hour] = span
+        return Sums(hours, self.content + other.content)
+
+
+class Made(NamedTuple):
+    """A part that is whole and verified, under a name that nobody reads."""
+
+    job: Job
+    file: Path
+    footer: Footer
+
+
+class PartWriter:
+    """Makes parts of one store, in a folder of its own for what is in the making."""
+
+    def __init__(self, layout: Layout, store: str, folder: Path, level: int) -> None:
+        _duckdb()  # without it, nothing is begun
+        self._layout, self._store, self._folder, self._level = layout, store, folder, level
+        self._connection: DuckDBPyConnection | None = None
+
+    def make(self, job: Job) -> Made:
+        """Raises Damaged, StoreFull, FileNotFoundError when a part it was to be made of is gone."""
+        for one in job.segments:
+            check_segment(self._layout, one.extent)
+        self._folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        file = self._folder / f"{job.folder.replace('/', '-')}-{job.generation}.parquet"
+        with self._failures(job):
+            older = [self._rows_of(number, each) for number, each in enumerate(job.sources)]
+            lines = [self._lines(job)] if job.segments else []
+            sums = self._sum_up(job, lines, older)
+            footer = self._footer(job, sums)
+            self._copy(part_sql.together([*lines, *older]), footer, file)
+            self._verify(file, footer, sums)
+        return Made(job, file, footer)
+
+    def publish(self, made: Made) -> bool:
+        """Give it its name; False when somebody else has made this generation. Raises StoreFull."""
+        target = self._layout.events / made.job.path
+        make_folder(target.parent)
+        try:
+            with space():
+                os.link(made.file, target)
+        except FileExistsError:
+            return False
+        finally:
+            made.file.unlink(missing_ok=True)
+        fsync_folder(target.parent)
+        return True
+
+    def interrupt(self) -> None:
+        """From another thread: end what is being made."""
+        if self._connection is not None:
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _lines(self, job: Job) -> Sql:
+        by_shard: dict[int, list[Path]] = {}
+        for one in job.segments:
+            by_shard.setdefault(one.shard, []).append(self._layout.events / one.extent.path)
+        return part_sql.rows([part_sql.Lines(shard, paths) for shard, paths in sorted(by_shard.items())], [])
+
+    def _rows_of(self, number: int, source: Source) -> Sql:
+        rows = part_sql.rows([], [self._layout.events / source.part.path])
+        named = Sql(rows.text.replace("$parts", f"$parts{number}"), {f"parts{number}": rows.parameters["parts"]})
+        return named if source.hours is None else part_sql.only(named, _runs(source.hours))
+
+    def _sum_up(self, job: Job, lines: Sequence[Sql], older: Sequence[Sql]) -> Sums:
+        """What is to be in the part. Lines are read for it; of a part that goes in whole, its footer knows."""
+        sums = Sums({}, 0)
+        for rows in lines:
+            sums = self._sums(rows)
+            if {hour: span.events for hour, span in sums.hours.items()} != _events_by_hour(job.segments):
+                raise Damaged(f"events/{job.folder}: its lines are not the events that the logs name")
+        for source, rows in zip(job.sources, older, strict=True):
+            sums = sums.plus(_told(source.part.footer) if source.hours is None else self._sums(rows))
+        return sums
+
+    def _sums(self, rows: Sql) -> Sums:
+        hours, content = {}, 0
+        for hour, events, contents, first, last, bad in self._run(part_sql.by_hour(rows)):
+            if hour is None or bad:
+                raise Damaged(f"{bad or events} lines are no events")
+            hours[hour] = Span(events, first, last)
+            content += int(contents)
+        return Sums(hours, content)
+
+    def _footer(self, job: Job, sums: Sums) -> Footer:
+        inputs = {one.path: one for source in job.sources for one in source.part.footer.inputs}
+        if job.base is not None:
+            inputs |= {one.path: one for one in job.base.footer.inputs}
+        for segment in job.segments:
+            extent = segment.extent
+            inputs[extent.path] = Input(extent.path, extent.events, extent.crc)
+        before = [source.part.footer.arrived for source in job.sources]
+        return Footer(
+            store=self._store,
+            generation=job.generation,
+            inputs=[inputs[path] for path in sorted(inputs)],
+            hours={
+                hour: HourOf(one.events, one.first / 1e6, one.last / 1e6) for hour, one in sorted(sums.hours.items())
+            },
+            content=str(sums.content),
+            arrived=max([*before, *(segment.written for segment in job.segments)]),
+            base=job.base.footer.generation if job.base else None,
+            dropped=job.base.footer.dropped if job.base else 0,
+        )
+
+    def _copy(self, rows: Sql, footer: Footer, file: Path) -> None:
+        file.unlink(missing_ok=True)
+        file.touch(FILE_MODE)
+        options = (
+            f"FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {int(self._level)}, PARQUET_VERSION v1,"
+            f" ROW_GROUP_SIZE {ROW_GROUP}, USE_TMP_FILE false, KV_METADATA {{{KEY}: $footer}}"
+        )
+        text = f"COPY (SELECT {part_sql.COLUMNS} FROM ({rows.text}) ORDER BY metric, ts) TO $file ({options})"
+        self._run(Sql(text, {**rows.parameters, "file": str(file), "footer": encode_footer(footer)}))
+
+    def _verify(self, file: Path, footer: Footer, sums: Sums) -> None:
+        """What lies on disk is what went in, row for row, and it is there to stay."""
+        with file.open("rb+") as written:
+            os.fsync(written.fileno())
+        if self._sums(part_sql.rows([], [file])) != sums or read_footers([file])[file] != footer:
+            raise Damaged(f"{file.name}: what was written is not what went into it")
+
+    def _run(self, sql: Sql) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = _connect(self._folder)
+        rows: list[tuple[Any, ...]] = self._connection.execute(sql.text, sql.parameters).fetchall()
+        return rows
+
+    @contextmanager
+    def _failures(self, job: Job) -> Iterator[None]:
+        """DuckDB's errors as ours."""
+        duckdb = _duckdb()
+        try:
+            yield
+        except duckdb.InterruptException:
+            raise Fenced("compactor: another process has taken over") from None
+        except duckdb.Error as error:
+            for source in job.sources:
+                os.stat(self._layout.events / source.part.path)
+            if "No space left" in str(error) or "max_temp_directory_size" in str(error):
+                raise StoreFull(f"storage folder: no space left on device to compact events/{job.folder}") from None
+            raise Damaged(f"events/{job.folder}: {_first_line(error)}") from None
+
+
+def check_segment(layout: Layout, extent: Extent) -> None:
+    """See that a closed segment is what its log says. Raises Damaged."""
+    crc = lines = size = 0
+    with suppress(FileNotFoundError), (layout.events / extent.path).open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            crc, size, lines = zlib.crc32(block, crc), size + len(block), lines + block.count(b"\n")
+    if (size, lines, crc) != (extent.end, extent.events, extent.crc):
+        seen = f"{lines} lines in {size} bytes, checksum {crc:08x}"
+        said = f"{extent.events} in {extent.end}, {extent.crc:08x}"
+        raise Damaged(f"events/{extent.path}: {seen}; its log says {said}")
+
+
+def _events_by_hour(segments: Iterable[Pending]) -> dict[int, int]:
+    events: dict[int, int] = {}
+    for one in segments:
+        events[one.hour] = events.get(one.hour, 0) + one.extent.events
+    return events
+
+
+def _told(footer: Footer) -> Sums:
+    hours = {
+        hour: Span(one.events, round(one.min_ts * 1e6), round(one.max_ts * 1e6)) for hour, one in footer.hours.items()
+    }
+    return Sums(hours, int(footer.content))
+
+
+def _runs(hours: Sequence[int]) -> list[tuple[int, int]]:
+    """Hours, in order, as [since, until) of the runs they form."""
+    ends = [hour for hour, later in pairwise(hours) if later != hour + HOUR]
+    begins = [later for hour, later in pairwise(hours) if later != hour + HOUR]
+    return [(since, until + HOUR) for since, until in zip([hours[0], *begins], [*ends, hours[-1]], strict=True)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError:
+        raise MissingExtra("server", "compacting events") from None
+    return duckdb
+
+
+def _connect(folder: Path) -> "DuckDBPyConnection":
+    config = {
+        "threads": THREADS,
+        "memory_limit": MEMORY,
+        "temp_directory": str(folder / "spill"),
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "python_enable_replacements": "false",
+    }
+    connection: DuckDBPyConnection = _duckdb().connect(":memory:", config=config)
+    return connection
