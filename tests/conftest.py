@@ -32,6 +32,7 @@ for _name in (
     "writers",
     "serving",
     "pipeline",
+    "stored",
     "gateways",
     "mutants",
     "soak_plan",

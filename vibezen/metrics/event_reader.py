@@ -10,10 +10,12 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from vibezen.metrics import event_sql
 from vibezen.metrics.asking import stoppable
-from vibezen.metrics.committed import CommittedFiles, Files, Segment, Snapshot
+from vibezen.metrics.committed import CommittedFiles
 from vibezen.metrics.errors import BadParameter, MissingExtra, StoreError
 from vibezen.metrics.event_sql import Condition, Reading, Sql, Wanted
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.part_files import damaged_part, first_line
+from vibezen.metrics.snapshot import Files, Segment, Snapshot
 from vibezen.metrics.steps import Plan
 from vibezen.metrics.window import Window
 
@@ -165,7 +167,7 @@ class EventReader:
         return self._rows(files, lambda reading: event_sql.inventory(reading, wanted, labels, values))
 
     def _rows(self, files: Files, made: Callable[[Reading], Sql]) -> list[tuple[Any, ...]]:
-        with file_errors(), reading(files) as found:
+        with file_errors(files), reading(files) as found:
             try:
                 return self._run(made(found))
             except duckdb_module().InvalidInputException:
@@ -198,7 +200,7 @@ def reading(files: Files) -> Iterator[Reading]:
     counted, copied = still_open[:COUNTED_FILES], still_open[COUNTED_FILES:]
     whole = [segment.path for segment in files.segments if segment.closed]
     begun = [(segment.to_read(), segment.lines) for segment in counted]
-    parts = [(str(span.path), span.spans) for span in files.parts]
+    parts = [(span.place, span.spans) for span in files.parts]
     if not copied:
         yield Reading(whole, begun, parts)
         return
@@ -227,15 +229,23 @@ def _copy_beginning(segment: Segment, target: IO[bytes]) -> None:
 
 
 @contextmanager
-def file_errors() -> Iterator[None]:
-    """What DuckDB says of files, in our words."""
+def file_errors(files: Files) -> Iterator[None]:
+    """What DuckDB says of these files, in our words."""
     duckdb = duckdb_module()
     try:
         yield
     except duckdb.OutOfMemoryException:
         raise BadParameter("from", "needs more memory than is allowed: ask for less time or fewer groups") from None
     except (duckdb.IOException, FileNotFoundError) as error:
-        raise FilesChanged(str(error).partition("\n")[0]) from None
+        raise FilesChanged(first_line(error)) from None
+    except duckdb.InterruptException:
+        raise
+    except (duckdb.Error, UnicodeDecodeError) as error:
+        if told := damaged_part([span.place for span in files.parts]):
+            raise StoreError(told) from None
+        if isinstance(error, duckdb.InvalidInputException):
+            raise StoreError(f"a file is damaged: {first_line(error)}") from None
+        raise
     except OSError as error:
         raise StoreError(f"segments cannot be read: {error}") from None
 

@@ -17,6 +17,10 @@ _FAR: Final = 9e12
 """Seconds that are still a time in microseconds."""
 TS_OF_PART: Final = "epoch_us(ts) / 1e6"
 """A part's time as Unix seconds: the double that is nearest to its microseconds, which is what a line's number is."""
+_MICROS_OF_LINE: Final = "(round(ts * 1e6) - CASE WHEN round(ts * 1e6) / 1e6 > ts THEN 1 ELSE 0 END)"
+TS_OF_LINE: Final = f"{_MICROS_OF_LINE} / 1e6"
+"""A line's time as its part would tell it, rounded down to microseconds: answers and cursors stay what they are when
+lines become a part. An event stays in the second, and the hour, it was in."""
 _WEIGHT: Final = '(coalesce("count", 1) / coalesce(sample_rate, 1.0))'
 _BUCKET: Final = f"CASE WHEN value <> 0 THEN ceil(log2(abs(value)) * {PER_OCTAVE})::BIGINT - 1 END"
 """As `histogram.bucket_of`."""
@@ -81,12 +85,12 @@ class Reading(NamedTuple):
         keys = None if keys is None else sorted(set(keys))
         if self.whole:
             parameters["whole"] = list(map(str, self.whole))
-            pieces.append(f"SELECT * FROM {_read('whole', keys, forgiving=self.forgiving)}")
+            pieces.append(f"SELECT {_of_lines(keys)} FROM {_read('whole', keys, forgiving=self.forgiving)}")
         for number, (path, lines) in enumerate(self.begun):
             parameters[f"begun{number}"] = [str(path)]
             # Rows come in the order of the lines.
             read = _read(f"begun{number}", keys, forgiving=True)
-            pieces.append(f"SELECT * FROM (SELECT * FROM {read} LIMIT {int(lines)})")
+            pieces.append(f"SELECT {_of_lines(keys)} FROM (SELECT * FROM {read} LIMIT {int(lines)})")
         by_spans: dict[Spans | None, list[str]] = {}
         for place, spans in self.parts:
             by_spans.setdefault(spans, []).append(place)
@@ -141,6 +145,11 @@ def _metadata_of_part(keys: Sequence[str] | None) -> str:
     # As when a key is read as text in the first place: a number's own spelling does not matter.
     shape = ", ".join(f'"{key}": "VARCHAR"' for key in keys)
     return f", from_json(metadata, '{{{shape}}}') AS metadata"
+
+
+def _of_lines(keys: Sequence[str] | None) -> str:
+    metadata = ", metadata" if keys is None or keys else ""
+    return f'{TS_OF_LINE} AS ts, metric, value, sample_rate, "count"{metadata}'
 
 
 def _read(files: str, keys: Sequence[str] | None, *, forgiving: bool) -> str:
@@ -209,7 +218,7 @@ def steps(
         f"count(*), sum({_WEIGHT}), coalesce(bool_or(sample_rate <> 1.0), false)",
         f"fsum(value * {_WEIGHT})" if sums else "0::DOUBLE",
         "min(value), max(value)",
-        "arg_max(value, ts)" if lasts else "0::DOUBLE",
+        "arg_max(value, (ts, value))" if lasts else "0::DOUBLE",  # of one time the largest: files have no order
         "max(ts)",
         f"quantile_cont(value, [{', '.join(map(repr, quantiles))}])" if quantiles else "NULL",
     )
@@ -233,7 +242,7 @@ def lines(reading: Reading, wanted: Wanted, limit: int, skip: int, *, newest_fir
     way = "DESC" if newest_first else "ASC"
     return Sql(
         f'SELECT ts, metric, value, coalesce(sample_rate, 1.0), coalesce("count", 1), metadata FROM {text}'
-        f" ORDER BY ts {way}, metric, value, metadata LIMIT {int(limit)} OFFSET {int(skip)}",
+        f' ORDER BY ts {way}, metric, value, metadata, sample_rate, "count" LIMIT {int(limit)} OFFSET {int(skip)}',
         parameters,
     )
 

@@ -185,7 +185,8 @@ class Exporter:
             text, parameters = event_table.in_order(found, self.asked.wanted)
             return Sql(f"CREATE OR REPLACE TEMP TABLE {_TABLE} AS {text}", parameters)
 
-        with self._stoppable(), file_errors(), reading(snapshot.files(hours)) as found:
+        files = snapshot.files(hours)
+        with self._stoppable(), file_errors(files), reading(files) as found:
             self._run(found, made)
 
     def _rows(self, labels: Sequence[str]) -> Iterator[list[Row]]:

@@ -64,8 +64,8 @@ def _inventory(
     found: dict[str, Known] = {name: _known(catalogue, name) for name in catalogue.names()}
     for hour in (hour for hour in snapshot.hours() if hour in hours):
         files = snapshot.files([hour])
-        _add(found, catalogue, _of_closed(reader, hour, files.closed, tuple(labels)))
-        _add(found, catalogue, _rows(reader, hour, files.still_open, labels))
+        _add(found, catalogue, labels, _of_closed(reader, hour, files.closed, tuple(labels)))
+        _add(found, catalogue, labels, _rows(reader, hour, files.still_open, labels))
     return Inventory(hours.start, hours.stop, [found[name] for name in sorted(found)])
 
 
@@ -75,16 +75,16 @@ def _known(catalogue: Catalogue, metric: str) -> Known:
     return Known(metric, spec.family, spec.unit, spec.kind, better, metric in catalogue)
 
 
-def _add(found: dict[str, Known], catalogue: Catalogue, rows: Rows) -> None:
+def _add(found: dict[str, Known], catalogue: Catalogue, labels: Sequence[str], rows: Rows) -> None:
     for metric, key, lines, first, last, values in rows:
         known = found.setdefault(metric, _known(catalogue, metric))
         if key is None:
             known.events += lines
             known.first = first if known.first is None else min(known.first, first)
             known.last = last if known.last is None else max(known.last, last)
-        elif values is None:
+        elif key not in labels:
             known.metadata = sorted({*known.metadata, key})
-        else:
+        elif values is not None:
             known.labels[key] = list(dict.fromkeys([*known.labels.get(key, ()), *values]))[:MAX_VALUES]
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from vibezen.metrics.clock import DAY, HOUR, wall
 from vibezen.metrics.errors import MissingExtra, StoreError
-from vibezen.metrics.layout import Layout, date_folder, hour_of, partition_of
+from vibezen.metrics.layout import Layout, date_folder, hour_of
 from vibezen.metrics.parts import FORMAT, KEY, Footer, Part, View, decode_footer, generation_of, view
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ class _Found(NamedTuple):
 
 
 class _Listing(NamedTuple):
+    """One folder: the part of the newest generation in it, and the folders of hours."""
+
     changed_ns: int
-    newest: tuple[_Found, ...]
-    """Newest generation first. Almost always one."""
+    newest: _Found | None
+    hours: tuple[str, ...]
 
 
 class PartFiles:
@@ -55,28 +57,38 @@ class PartFiles:
         Raises FileNotFoundError when a file is gone that was just there, StoreError when one cannot be read.
         """
         with self._lock:
-            found = {date: parts for date in dates if (parts := self._find(date))}
-            self._read([parts for parts in found.values() if parts not in self._views])
+            found = {date: parts for date in dates if (parts := self._find(date_folder(date)))}
+            views = dict(self._read([parts for parts in found.values() if parts not in self._views]))
             for parts in found.values():
-                self._views.move_to_end(parts)
-            views = {date: self._views[parts] for date, parts in found.items()}
+                if parts in self._views:
+                    self._views.move_to_end(parts)
+                    views[parts] = self._views[parts]
+            self._views.update(views)
             while len(self._views) > _REMEMBERED:
                 self._views.popitem(last=False)
-            return views
+            return {date: views[parts] for date, parts in found.items()}
 
-    def _find(self, date: int) -> tuple[_Found, ...]:
-        """The newest part of the date, and those of its hours."""
-        folders = [date_folder(date), *(partition_of(hour) for hour in range(date, date + DAY, HOUR))]
-        return tuple(newest for folder in folders if (newest := self._newest(folder)) is not None)
+    def _find(self, folder: str) -> tuple[_Found, ...]:
+        """The newest part of a date, and those of its hours.
 
-    def _newest(self, folder: str) -> _Found | None:
-        """Of one folder below the events folder."""
-        where = self._layout.events / folder
+        The date is looked at once more in the end: a part of the whole date may have come, and the parts of its hours
+        gone, while these were looked for.
+        """
+        while (date := self._listed(folder)) is not None:
+            hours = [self._listed(f"{folder}/{hour}") for hour in date.hours]
+            again = self._listed(folder)
+            if again is not None and again.changed_ns == date.changed_ns:
+                return tuple(one.newest for one in (date, *hours) if one is not None and one.newest is not None)
+        return ()
+
+    def _listed(self, folder: str) -> _Listing | None:
+        """Of one folder below the events folder; None where there is none."""
+        where = os.path.join(self._layout.events, folder)
         try:
-            changed = where.stat().st_mtime_ns
+            changed = os.stat(where).st_mtime_ns
             known = self._listings.get(folder)
             if known is None or known.changed_ns != changed:
-                known = _Listing(changed, _parts_in(where, folder))
+                known = _list(where, folder, changed)
                 if wall() - changed / 1e9 > _SETTLED:
                     self._listings[folder] = known
                 else:
@@ -84,28 +96,48 @@ class PartFiles:
         except (FileNotFoundError, NotADirectoryError):
             self._listings.pop(folder, None)
             return None
-        return known.newest[0] if known.newest else None
+        return known
 
-    def _read(self, unread: list[tuple[_Found, ...]]) -> None:
+    def _read(self, unread: list[tuple[_Found, ...]]) -> Iterator[tuple[tuple[_Found, ...], View]]:
+        """Each with what readers take of it."""
+        if not unread:
+            return
         files = {one: self._layout.events / one.path for parts in unread for one in parts}
-        footers = read_footers(files.values()) if files else {}
+        footers = read_footers(files.values())
+        store = self._layout.read().id
         for parts in unread:
-            made = [Part(one.path, footers[files[one]]) for one in parts]
+            made = [_checked(Part(one.path, footers[files[one]]), store, files[one]) for one in parts]
             days = [part for part in made if part.path.count("/") == 1]
             hours = {hour_of(part.path): part for part in made if part not in days}
-            self._views[parts] = view(days[0] if days else None, hours)
+            yield parts, view(days[0] if days else None, hours)
 
 
-def _parts_in(where: Path, folder: str) -> tuple[_Found, ...]:
-    found: list[tuple[int, _Found]] = []
+def _list(where: str, folder: str, changed_ns: int) -> _Listing:
+    newest, found, hours = -1, None, []
     with os.scandir(where) as entries:
         for entry in entries:
             generation = generation_of(entry.name)
-            if generation is not None:
+            if generation is not None and generation > newest:
                 seen = entry.stat()
-                one = _Found(f"{folder}/{entry.name}", seen.st_ino, seen.st_size, seen.st_mtime_ns)
-                found.append((generation, one))
-    return tuple(one for _, one in sorted(found, reverse=True)[:1])
+                newest, found = (
+                    generation,
+                    _Found(f"{folder}/{entry.name}", seen.st_ino, seen.st_size, seen.st_mtime_ns),
+                )
+            elif entry.name.startswith("hour="):
+                hours.append(entry.name)
+    return _Listing(changed_ns, found, tuple(sorted(hours)))
+
+
+def _checked(part: Part, store: str, path: Path) -> Part:
+    """Raises StoreError for a part that somebody has put where it does not belong."""
+    footer, name = part.footer, Path(part.path)
+    if footer.store != store:
+        raise StoreError(f"{path}: is a part of another store ({footer.store}); move it away")
+    begins = hour_of(part.path) if name.parent.name.startswith("hour=") else hour_of(f"{name.parent}/hour=00/")
+    ends = begins + (HOUR if name.parent.name.startswith("hour=") else DAY)
+    if footer.generation != generation_of(name.name) or not all(begins <= hour < ends for hour in footer.hours):
+        raise StoreError(f"{path}: is a part of another hour, or another generation; move it away")
+    return part
 
 
 def read_footers(paths: Iterable[Path]) -> dict[Path, Footer]:
@@ -127,17 +159,30 @@ def _footers(paths: list[Path]) -> Iterator[tuple[Path, Footer]]:
             except duckdb.IOException as error:
                 if not path.exists():
                     raise FileNotFoundError(str(path)) from None
-                raise StoreError(f"{path}: cannot be read: {_first_line(error)}") from None
+                raise StoreError(f"{path}: cannot be read: {first_line(error)}") from None
             except duckdb.Error as error:
-                raise StoreError(f"{path}: is damaged: {_first_line(error)}") from None
-            except msgspec.MsgspecError as error:
+                raise StoreError(f"{path}: is damaged: {first_line(error)}") from None
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise StoreError(f"{path}: its footer cannot be understood: {error}") from None
             if footer.format > FORMAT:
                 raise StoreError(f"{path}: format {footer.format} is newer than this version knows ({FORMAT})")
             yield path, footer
 
 
-def _first_line(error: Exception) -> str:
+def damaged_part(places: Iterable[str]) -> str:
+    """Which of these parts cannot be read, in one line: DuckDB's own words often name none. Empty where all can."""
+    duckdb = _duckdb()
+    columns = 'max(ts), max(metric), max(value), max(sample_rate), max("count"), max(metadata), max(shard)'
+    with _connection().cursor() as cursor:
+        for place in places:
+            try:
+                cursor.execute(f"SELECT {columns} FROM read_parquet($1, hive_partitioning=false)", [place]).fetchall()
+            except (duckdb.Error, UnicodeDecodeError) as error:
+                return f"{place}: is damaged: {first_line(error)}; bring it back from a backup"
+    return ""
+
+
+def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
