@@ -11,8 +11,8 @@ from vibezen.metrics.reports.period import DAY, Bucket, Period, buckets
 from vibezen.metrics.steps import AUTO_STEPS
 from vibezen.metrics.window_reader import Number as Value
 
-MAX_POINTS: Final = 250
-"""Points of a line: as many as a chart of a page's width can show apart."""
+MAX_POINTS: Final = 100
+"""Points of a line: a report shows how it went on the whole, and few events make many points jump."""
 MAX_COLUMNS: Final = 48
 """Columns that are still seen one by one."""
 

@@ -200,6 +200,12 @@ def origin(report: Report) -> str:
     return f"From {kinds}, {exact}{newest}. Made {moment(report.made_at, report.period.zone)} ({report.period.zone})."
 
 
+def two_lines(day: str) -> str:
+    """A day that may be broken behind its weekday, and nowhere else."""
+    weekday, _, rest = day.partition(" ")
+    return f"{weekday} {rest.replace(' ', chr(0xA0))}"
+
+
 def labels(values: Sequence[str | None]) -> str:
     """A group by its labels' values."""
     return " / ".join(map(label, values))
