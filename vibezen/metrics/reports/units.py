@@ -25,7 +25,7 @@ def _own(reading: "Reading", catalogue: Catalogue) -> str:
     if reading.agg == "count":
         return COUNT
     if reading.agg == "rate":
-        return PER_SECOND
+        return f"{spec.unit}/s" if spec.kind is Kind.COUNTER and spec.unit != COUNT else PER_SECOND
     if spec.kind is Kind.RATIO and reading.agg != "sum":
         return SHARE
     return spec.unit
