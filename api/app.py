@@ -94,7 +94,7 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
         Route("/api/metrics/history", history),
         Route("/api/metrics/summary", summary),
         Route("/api/metrics/export", export),
-        report_route(dashboard),
+        report_route(dashboard, kept),
         Route("/api/catalogue", catalogue),
         Route("/api/events", events),
         Route("/api/pipeline", pipeline),

@@ -9,24 +9,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.reports.as_html import policy_of
 from vibezen.metrics.reports.rendering import file_name, format_of
+from vibezen.metrics.settled import KeptAnswers
 
 if TYPE_CHECKING:
     from vibezen.metrics.api.web import MetricsDashboard
 
 
-def report_route(dashboard: MetricsDashboard) -> BaseRoute:
+def report_route(dashboard: MetricsDashboard, kept: KeptAnswers) -> BaseRoute:
     async def report(request: Request) -> Response:
         parameters = {name: request.query_params.getlist(name) for name in request.query_params}
         chosen = format_of((parameters.get("format") or ["json"])[0] or "json")
-        made = await dashboard.report(**parameters)
+        inquiry = await dashboard.inquire_report(parameters)
+        if chosen.name == "json":
+            return await respond(request, inquiry, kept)
+        made = await while_connected(request, inquiry.answer)
         text = await to_thread.run_sync(chosen.render, made)
-        headers = {"cache-control": "no-store"}
-        if chosen.name != "json":
-            # Shown in the browser rather than saved, but for a table, which no browser shows.
-            way = "attachment" if chosen.name == "csv" else "inline"
-            headers["content-disposition"] = f'{way}; filename="{file_name(made, chosen.ending)}"'
+        # Shown in the browser rather than saved, but for a table, which no browser shows.
+        way = "attachment" if chosen.name == "csv" else "inline"
+        headers = {
+            "cache-control": "no-store",
+            "content-disposition": f'{way}; filename="{file_name(made, chosen.ending)}"',
+        }
         if chosen.name == "html":
             headers["content-security-policy"] = f"{policy_of(text)}; frame-ancestors 'none'"
         return Response(text, headers=headers, media_type=chosen.media_type)

@@ -162,10 +162,16 @@ class MetricsDashboard:
 
     async def report(self, /, **parameters: str | Sequence[str]) -> Report:
         """A report; parameters as for `/api/metrics/report`. Raises BadParameter, ConfigError."""
+        return await (await self.inquire_report(parameters)).answer()
+
+    async def inquire_report(self, parameters: Parameters) -> Inquiry[Report]:
+        """The same question, which may be answered or not. Raises BadParameter, ConfigError."""
         now = self._clock()
         asked = await to_thread.run_sync(parse_report, parameters, self.settings, now)
-        async with self._histories:
-            return await report(self._gatherer, self.settings, asked, now)
+        return Inquiry(
+            partial(self._settled.name, asked, asked.period.before, asked.period.stop, now),
+            partial(self._answer, partial(report, self._gatherer, self.settings, asked, now)),
+        )
 
     async def catalogue(self, /, **parameters: str | Sequence[str]) -> Inventory:
         """Which metrics there are, and their metadata; parameters as for `/api/catalogue`."""

@@ -5,7 +5,7 @@ from statistics import pstdev
 
 import pytest
 
-from vibezen.metrics.catalogue import Better
+from vibezen.metrics.catalogue import Better, Kind
 from vibezen.metrics.reports.comparison import (
     MIN_SAMPLES,
     Measured,
@@ -18,12 +18,13 @@ from vibezen.metrics.reports.comparison import (
 from vibezen.metrics.window import window_of
 from vibezen.metrics.window_reader import QUANTILES, aggregates
 
-NAMES = ("count", "sum", "mean", "min", "max", *QUANTILES)
+NAMES = ("count", "sum", "rate", "mean", "min", "max", *QUANTILES)
 
 
 def told(values: list[float], agg: str) -> Measured:
     window = window_of(values, [float(n) for n in range(len(values))])
-    return measured(agg, dict(zip(NAMES, aggregates(window, NAMES, 60), strict=True)))
+    kind = Kind.COUNTER if agg in ("sum", "rate") else Kind.DISTRIBUTION
+    return measured(agg, dict(zip(NAMES, aggregates(window, NAMES, 60, kind), strict=True)), kind)
 
 
 def latencies(seed: int, factor: float = 1.0, count: int = 2000) -> list[float]:
@@ -44,7 +45,7 @@ def test_direction_decides_between_better_and_worse() -> None:
     assert verdict(fast, slow, "mean", Better.NEITHER) is Verdict.LOWER
 
 
-@pytest.mark.parametrize("agg", ["mean", "p50", "p95", "sum", "count"])
+@pytest.mark.parametrize("agg", ["mean", "p50", "p95", "sum", "rate", "count"])
 def test_chance_alone_is_seldom_called_a_change(agg: str) -> None:
     """Same work, other samples: of 200 comparisons chance makes about ten exceed two standard errors."""
     found = [verdict(latencies(2 * n, count=300), latencies(2 * n + 1, count=300), agg) for n in range(200)]

@@ -94,12 +94,12 @@ def test_numbers_are_named_by_what_they_are() -> None:
             "sections[0].numbers[0].where: 'provider': expected key=value",
         ),
         (
-            "title: T\nsections: [{title: S, show: table, group_by: colour, numbers: [{metric: cost}]}]",
-            "sections[0].group_by = 'colour': expected one of provider, model",
+            "title: T\nsections: [{title: S, show: table, group_by: Colour!, numbers: [{metric: cost}]}]",
+            "sections[0].group_by = 'Colour!': expected a metadata key",
         ),
         (
             "title: T\nsections: [{title: S, show: table, group_by: [model, model], numbers: [{metric: cost}]}]",
-            "sections[0].group_by: a label is there twice",
+            "sections[0].group_by: a key is there twice",
         ),
         (
             "title: T\nsections: [{title: S, show: table, numbers: [{metric: cost}]}]",
@@ -132,9 +132,13 @@ def test_mistake_is_one_line_with_file_and_place(text: str, message: str) -> Non
     assert "\n" not in told
 
 
-def test_metric_nobody_declared_is_allowed_and_told() -> None:
-    found = parse("title: T\nsections: [{title: S, show: figures, numbers: [{metric: my.own, per: {metric: other}}]}]")
+def test_metric_nobody_declared_and_key_that_is_no_label_are_allowed_and_told() -> None:
+    found = parse(
+        "title: T\nsections: [{title: S, show: table, group_by: [model, repo], numbers: "
+        "[{metric: my.own, per: {metric: other}}]}]"
+    )
     assert definition.unknown_metrics(found, SETTINGS) == ["my.own", "other"]
+    assert definition.unknown_labels(found, SETTINGS) == ["repo"]
 
 
 def test_reports_of_ones_own_stand_beside_the_built_in_ones(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Every number of every built-in report, held against a plain reading of the events that were recorded."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -15,30 +15,34 @@ import yaml
 
 from tests.support.feeding import event
 from tests.support.pipeline import Pipeline
+from tests.support.servers import free_port
+from tests.support.stores import Store
 from vibezen.metrics import MetricsReporter, MetricsStorage
 from vibezen.metrics.catalogue import BUILT_IN
-from vibezen.metrics.config import load
+from vibezen.metrics.config import Settings, load
 from vibezen.metrics.event import Event
 from vibezen.metrics.producers.simulator import events as simulated
 from vibezen.metrics.reports import library
 from vibezen.metrics.window_reader import DEFAULT_AGGREGATE
 
-pytestmark = pytest.mark.server
-
 DAY: Final = 86_400
 NOW: Final = 1_700_157_000.0
 """2023-11-16T17:50:00Z."""
 TYPES: Final = ("system_performance", "quality_trends", "cost_analysis", "weekly_summary")
+SETTINGS: Final = Settings()
 Report = dict[str, Any]
 
 
 @pytest.fixture
-def pipeline(client: redis.Redis, redis_url: str, tmp_path: Path) -> Pipeline:
-    return Pipeline(client, redis_url, tmp_path / "store")
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
 
 
-def report(pipeline: Pipeline, type: str, now: float = NOW, **asked: Any) -> Report:
-    reporter = MetricsReporter(MetricsStorage(pipeline.layout.root), settings=pipeline.settings, clock=lambda: now)
+def report(store: Store | Pipeline, type: str, now: float = NOW, url: str | None = None, **asked: Any) -> Report:
+    """Without a `url` there is no server: files answer alone."""
+    root = store.layout.root
+    settings = load(redis_url=url or f"redis://127.0.0.1:{free_port()}", storage_dir=root, environ={})
+    reporter = MetricsReporter(MetricsStorage(root), settings=settings, clock=lambda: now)
 
     async def ask() -> Report:
         return await reporter.generate_report(type, **asked)
@@ -178,10 +182,9 @@ def _lines(
             yield Told(f"{place}: {line['name']} {start}", value, truth.number(number, agg, (start, stop), group))
 
 
-def test_every_number_of_every_built_in_report_is_what_the_events_add_up_to(pipeline: Pipeline) -> None:
+def test_every_number_of_every_built_in_report_is_what_the_events_add_up_to(store: Store) -> None:
     recorded = list(simulated(3, NOW - 15 * DAY, NOW + DAY, 0.01))
-    pipeline.feed(recorded)
-    pipeline.archive()
+    store.add(recorded)
     truth = Truth(recorded)
     for type, tz, period in (
         ("system_performance", "UTC", "48h"),
@@ -189,8 +192,8 @@ def test_every_number_of_every_built_in_report_is_what_the_events_add_up_to(pipe
         ("cost_analysis", "Asia/Kolkata", "last-week"),
         ("weekly_summary", "America/New_York", ""),
     ):
-        made = report(pipeline, type, period=period, tz=tz)
-        definition = yaml.safe_load(library.find(type, pipeline.settings).read_text())
+        made = report(store, type, period=period, tz=tz)
+        definition = yaml.safe_load(library.find(type, SETTINGS).read_text())
         told = list(every_number(made, definition, truth))
         assert len(told) > 100, type
         for one in told:
@@ -202,11 +205,11 @@ def test_every_number_of_every_built_in_report_is_what_the_events_add_up_to(pipe
         )
 
 
-def test_days_are_those_of_the_zone(pipeline: Pipeline) -> None:
+def test_days_are_those_of_the_zone(store: Store) -> None:
     zone = ZoneInfo("Europe/Berlin")  # the clock is put back on 2023-10-29
     at = [datetime(2023, 10, day, 23, 30, tzinfo=zone).timestamp() for day in (28, 29, 30)]
-    pipeline.take_in([event(1.0, ts, "cost") for ts in at])
-    made = report(pipeline, "cost_analysis", period="2023-10-28..2023-10-31", tz="Europe/Berlin")
+    store.add([event(1.0, ts, "cost") for ts in at])
+    made = report(store, "cost_analysis", period="2023-10-28..2023-10-31", tz="Europe/Berlin")
     days = next(section["days"] for section in made["sections"] if "days" in section)
     assert days["labels"] == ["Sat Oct 28", "Sun Oct 29", "Mon Oct 30"]
     assert [stop - start for start, stop in zip(days["starts"], days["starts"][1:], strict=False)] == [DAY, 25 * 3600]
@@ -215,8 +218,8 @@ def test_days_are_those_of_the_zone(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("type", TYPES)
-def test_empty_period_says_so(pipeline: Pipeline, type: str) -> None:
-    made = report(pipeline, type)
+def test_empty_period_says_so(store: Store, type: str) -> None:
+    made = report(store, type)
     assert (made["empty"], made["as_of"], made["sources"]) == (True, None, [])
     figures = next(section["figures"] for section in made["sections"] if "figures" in section)
     assert {figure["verdict"] for figure in figures} == {"too little data"}
@@ -224,11 +227,9 @@ def test_empty_period_says_so(pipeline: Pipeline, type: str) -> None:
 
 
 @pytest.mark.parametrize("type", TYPES)
-def test_one_event_is_told_and_judged_by_nobody(pipeline: Pipeline, type: str) -> None:
-    pipeline.take_in(
-        [event(7.5, NOW - 60, metric, provider="openai") for metric in ("cost", "response_time", "violations")]
-    )
-    made = report(pipeline, type)
+def test_one_event_is_told_and_judged_by_nobody(store: Store, type: str) -> None:
+    store.add([event(7.5, NOW - 60, metric, provider="openai") for metric in ("cost", "response_time", "violations")])
+    made = report(store, type)
     assert not made["empty"]
     every = [figure for section in made["sections"] for figure in section.get("figures", [])]
     assert {figure["value"] for figure in every} <= {7.5, None}
@@ -236,17 +237,17 @@ def test_one_event_is_told_and_judged_by_nobody(pipeline: Pipeline, type: str) -
     assert {figure["verdict"] for figure in every} == {"too little data"}
 
 
-def test_groups_beyond_the_top_are_counted_and_in_the_total(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_groups_beyond_the_top_are_counted_and_in_the_total(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
         "title: Mine\nsections:\n"
         "  - {title: By project, show: table, group_by: project, top: 2, numbers: [{metric: cost}]}\n"
         "  - {title: Over time, show: columns, group_by: project, top: 2, numbers: [{metric: cost}]}\n"
     )
-    pipeline.take_in(
+    store.add(
         [event(float(n), NOW - 60, "cost", project=f"p{n}") for n in range(1, 5)] + [event(0.5, NOW - 60, "cost")]
     )
-    table, chart = report(pipeline, "", definition=path)["sections"]
+    table, chart = report(store, "", definition=path)["sections"]
     assert [row["labels"] for row in table["table"]["rows"]] == [["p4"], ["p3"]]
     assert (table["table"]["omitted"], table["table"]["total"][0]["value"]) == (3, 10.5)
     assert table["table"]["rows"][0]["figures"][0]["share"] == pytest.approx(4 / 10.5)
@@ -254,11 +255,13 @@ def test_groups_beyond_the_top_are_counted_and_in_the_total(pipeline: Pipeline, 
     assert sum(value or 0 for line in chart["chart"]["lines"] for value in line["values"]) == 10.5
 
 
-def test_windows_and_events_tell_the_same(pipeline: Pipeline, tmp_path: Path) -> None:
+@pytest.mark.server
+def test_windows_and_events_tell_the_same(client: redis.Redis, redis_url: str, tmp_path: Path) -> None:
+    pipeline = Pipeline(client, redis_url, tmp_path / "store")
     now = math.floor(datetime.now().timestamp())  # noqa: DTZ005 - a moment, whatever the zone
     pipeline.take_in([event(100.0 + n, now - 5400 + n * 10, provider="xy"[n % 2]) for n in range(500)])
     cheap, exact = (
-        report(pipeline, "system_performance", now=now, period="2h", exact=exact) for exact in (False, True)
+        report(pipeline, "system_performance", now, redis_url, period="2h", exact=exact) for exact in (False, True)
     )
     assert exact["exact"]
     assert {source["source"] for source in cheap["sources"]} == {"windows"}
@@ -269,25 +272,11 @@ def test_windows_and_events_tell_the_same(pipeline: Pipeline, tmp_path: Path) ->
         ]
 
 
-def test_files_answer_without_a_server(pipeline: Pipeline, closed_port: Callable[[], int]) -> None:
-    pipeline.take_in([event(2.0, NOW - 60, "cost")])
-    settings = load(redis_url=f"redis://127.0.0.1:{closed_port()}", storage_dir=pipeline.layout.root, environ={})
-    pipeline.settings = settings
-    assert report(pipeline, "cost_analysis")["sections"][0]["figures"][0]["value"] == 2.0
-
-
-@pytest.fixture
-def closed_port() -> Callable[[], int]:
-    from tests.support.servers import free_port
-
-    return free_port
-
-
-def test_periods_of_unequal_length_are_compared_by_the_day(pipeline: Pipeline) -> None:
+def test_periods_of_unequal_length_are_compared_by_the_day(store: Store) -> None:
     """November has 30 days, October 31: a dollar a day is as much in both."""
     days = [datetime(2023, 10, 1, 12, tzinfo=ZoneInfo("UTC")).timestamp() + DAY * n for n in range(61)]
-    pipeline.take_in([event(1.0, ts, "cost") for ts in days])
-    made = report(pipeline, "cost_analysis", now=days[-1] + DAY, period="last-month")
+    store.add([event(1.0, ts, "cost") for ts in days])
+    made = report(store, "cost_analysis", now=days[-1] + DAY, period="last-month")
     cost = made["sections"][0]["figures"][0]
     assert (cost["value"], cost["previous"]) == (30, pytest.approx(30))
     assert cost["verdict"] == "unchanged"

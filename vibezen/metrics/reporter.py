@@ -1,16 +1,20 @@
-"""MetricsReporter: reports over one storage folder, as applications ask for them."""
+"""MetricsReporter: reports and events of one storage folder, as applications ask for them."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from vibezen.metrics import connection
+from vibezen.metrics.asking import answered
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Settings, load
 from vibezen.metrics.event_reader import EventReader
+from vibezen.metrics.export import Exporter, exported, parse_export
+from vibezen.metrics.export_format import Format
 from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.reports.asking import parse_report, report
@@ -78,7 +82,46 @@ class MetricsReporter:
             Path(definition) if definition is not None else None,
         )
         async with self._gatherer() as gatherer:
-            return await report(gatherer, self.settings, asked, now)
+            # No limit: whoever waits may cancel it, and then no query is left running.
+            return await answered(lambda: report(gatherer, self.settings, asked, now), math.inf)
+
+    async def export_metrics(
+        self,
+        format: str = "csv",
+        *,
+        metric: str | Sequence[str] = (),
+        since: str = "",
+        until: str = "",
+        where: str | Sequence[str] = (),
+    ) -> str | bytes:
+        """The events themselves as `csv` or `jsonl` text, or as the bytes of a `parquet` file: all of them, or those of
+        these metrics, from `since` until `until` (as `now-7d`, ISO 8601, Unix seconds), with this metadata
+        (`key=value`, `key!=value`). All in memory: for more than that there is `stream_metrics`."""
+        blocks = self.stream_metrics(format, metric=metric, since=since, until=until, where=where)
+        whole = b"".join([block async for block in blocks])
+        return whole if format == Format.PARQUET else whole.decode()
+
+    async def stream_metrics(
+        self,
+        format: str = "csv",
+        *,
+        metric: str | Sequence[str] = (),
+        since: str = "",
+        until: str = "",
+        where: str | Sequence[str] = (),
+    ) -> AsyncGenerator[bytes]:
+        """The same in blocks, for any number of events in memory that does not grow with it."""
+        metrics = metric if isinstance(metric, str) else ",".join(metric)
+        asked = parse_export(
+            {"format": format, "metric": metrics, "from": since, "to": until, "where": where},
+            self.settings.aggregation.labels,
+            self._clock(),
+        )
+        layout = self.storage.layout
+        layout.read()  # raises StoreError, which says what is wrong with the folder
+        async with aclosing(exported(Exporter(EventReader(layout), asked))) as blocks:
+            async for block in blocks:
+                yield block
 
     @asynccontextmanager
     async def _gatherer(self) -> AsyncIterator[Gatherer]:

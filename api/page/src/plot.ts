@@ -78,8 +78,9 @@ export class Plot {
     this.plot.redraw(false, true);
   }
 
-  resize(): void {
-    this.plot.setSize(size(this.host));
+  /** To the size of its place, or to another one in pixels. */
+  resize(to = size(this.host)): void {
+    this.plot.setSize(to);
   }
 
   destroy(): void {

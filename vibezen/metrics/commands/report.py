@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vibezen.metrics.commands.options import Config, RedisUrl, StorageDir, load_settings, need
+from vibezen.metrics.commands.output import output
 from vibezen.metrics.commands.query import see_the_store
-from vibezen.metrics.errors import BadParameter, MetricsError
+from vibezen.metrics.errors import BadParameter
 
 if TYPE_CHECKING:
     from vibezen.metrics.config import Settings
@@ -35,7 +36,7 @@ def report(
     format: Annotated[
         str, typer.Option(metavar="NAME", help="html, markdown, csv, json; guessed from the file's name.")
     ] = "",
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")] = None,
+    path: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")] = None,
     definition: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A report of your own, in YAML; see docs/reports.md.")
     ] = None,
@@ -52,22 +53,22 @@ def report(
         print(find(type, settings).read_text(encoding="utf-8"), end="")
         return
     need("server", "report")
-    chosen = _format(format, output)
+    chosen = _format(format, path)
     text = _make(settings, chosen, type, period, tz, to, definition, exact=exact)
-    if output is None:
-        print(text, end="")
-    else:
-        _write(output, text)
+    with output(path) as file:
+        file.write(text.encode())
+    if path is not None:
+        print(path, file=sys.stderr)
 
 
-def _format(name: str, output: Path | None) -> "Format":
+def _format(name: str, path: Path | None) -> "Format":
     from vibezen.metrics.reports.rendering import format_for, format_of
 
-    if name or output is None:
+    if name or path is None:
         return format_of(name or "markdown")
-    guessed = format_for(output.suffix)
+    guessed = format_for(path.suffix)
     if guessed is None:
-        raise BadParameter("format", f"no format is known by {output.suffix!r}; name it with --format")
+        raise BadParameter("format", f"no format is known by {path.suffix!r}; name it with --format")
     return guessed
 
 
@@ -86,19 +87,3 @@ def _make(
     make = partial(reporter.render_report, period=period, tz=tz, to=to, definition=file, exact=exact)
     see_the_store(storage.layout)
     return anyio.run(make, type, chosen.name)
-
-
-def _write(path: Path, text: str) -> None:
-    """The file appears whole, or not at all. Raises MetricsError."""
-    import os
-
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            fresh.write_text(text, encoding="utf-8", newline="")
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
-    except OSError as error:
-        raise MetricsError(f"{path} cannot be written: {error.strerror}") from None
-    print(path, file=sys.stderr)

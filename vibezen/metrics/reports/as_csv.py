@@ -1,42 +1,29 @@
 """A report as one table of comma separated values: a row per number, group and time."""
 
-import csv
-import io
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
 from vibezen.metrics.reports import words
-from vibezen.metrics.reports.period import zone_of
 from vibezen.metrics.reports.report import Figure, Report, Section
-from vibezen.metrics.window_reader import Number as Value
+from vibezen.metrics.spreadsheet import Cell, csv_lines
+from vibezen.metrics.zone import zone_of
 
 COLUMNS: Final = (
     *("section", "group", "time", "number", "unit"),
     *("value", "previous", "change", "relative", "verdict", "samples", "share"),
 )
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\0")
-"""What a spreadsheet would take for a formula at the beginning of a text."""
-
-Cell = str | Value
 Row = list[Cell]
 
 
 def as_csv(report: Report) -> str:
     """Times are ISO 8601 in the report's zone; a row without one is about the whole period."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[Row] = [list(COLUMNS)]
     for section in report.sections:
         for row in _rows(section, report.period.zone):
             missing = [""] * (len(COLUMNS) - 1 - len(row))
-            writer.writerow([_inert(cell) for cell in (section.title, *row, *missing)])
-    return text.getvalue()
-
-
-def _inert(cell: Cell) -> Cell:
-    """Text that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.lstrip(" ").startswith(_FORMULA) else cell
+            rows.append([section.title, *row, *missing])
+    return csv_lines(rows)
 
 
 def _rows(section: Section, zone: str) -> Iterator[Row]:
@@ -67,4 +54,4 @@ def _figure(figure: Figure, group: str = "") -> Row:
 
 
 def _iso(ts: int, zone: str) -> str:
-    return datetime.fromtimestamp(ts, zone_of(zone)).isoformat()
+    return datetime.fromtimestamp(ts, zone_of(zone).rules).isoformat()

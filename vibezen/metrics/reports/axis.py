@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from typing import Final
 
-from vibezen.metrics.clock import floor_to
+from vibezen.metrics.clock import DAY, floor_to
 from vibezen.metrics.gathering import Group
 from vibezen.metrics.reports.definition import Number
 from vibezen.metrics.reports.numbers import Numbers, Place
-from vibezen.metrics.reports.period import DAY, Bucket, Period, buckets
+from vibezen.metrics.reports.period import Bucket, Period, buckets
 from vibezen.metrics.steps import AUTO_STEPS
 from vibezen.metrics.window_reader import Number as Value
 
-MAX_POINTS: Final = 250
-"""Points of a line: as many as a chart of a page's width can show apart."""
+MAX_POINTS: Final = 100
+"""Points of a line: a report shows how it went on the whole, and few events make many points jump."""
 MAX_COLUMNS: Final = 48
 """Columns that are still seen one by one."""
 
@@ -20,41 +20,30 @@ MAX_COLUMNS: Final = 48
 class Axis:
     """`starts[i]` up to `stops[i]` is what `labels[i]` names. `whole[i]`: the period covers all of it."""
 
-    def __init__(self, period: Period, spans: Sequence[Bucket], step: int | None) -> None:
-        self._period, self._step = period, step
+    def __init__(self, spans: Sequence[Bucket]) -> None:
         self.starts = [span.start for span in spans]
         self.stops = [span.stop for span in spans]
         self.labels = [span.label for span in spans]
         self.whole = [span.whole for span in spans]
 
     def want(self, numbers: Numbers, number: Number, group_by: tuple[str, ...] = ()) -> None:
-        for place in self._places(group_by):
-            numbers.want(place, number)
+        numbers.want(self._place(group_by), number)
 
     def groups(self, numbers: Numbers, number: Number, group_by: tuple[str, ...]) -> list[Group]:
-        return sorted({group for place in self._places(group_by) for group in numbers.groups(place, number)})
+        return numbers.groups(self._place(group_by), number)
 
     def values(
         self, numbers: Numbers, number: Number, group_by: tuple[str, ...] = (), group: Group = ()
     ) -> list[Value]:
-        if self._step is None:
-            return [numbers.value(place, number, group).value for place in self._places(group_by)]
-        steps = [floor_to(start, self._step) for start in self.starts]
-        return numbers.values(self._places(group_by)[0], number, steps, group)
+        return numbers.values(self._place(group_by), number, group)
 
-    def _places(self, group_by: tuple[str, ...]) -> list[Place]:
-        if self._step is not None:
-            return [Place(self._period.start, self._period.stop, self._step, group_by)]
-        return [Place(start, stop, None, group_by) for start, stop in zip(self.starts, self.stops, strict=True)]
+    def _place(self, group_by: tuple[str, ...]) -> Place:
+        return Place(self.starts[0], self.stops[-1], (*self.starts, self.stops[-1]), group_by)
 
 
 def calendar(period: Period) -> Axis:
     """By days, weeks or months."""
-    found = buckets(period)
-    # Days that are whole multiples of a day since 1970 are read at once.
-    even = all(span.start % DAY == 0 or not span.whole for span in found[1:]) and found[-1].start % DAY == 0
-    by_days = all(floor_to(span.stop - 1, DAY) == floor_to(span.start, DAY) for span in found)
-    return Axis(period, found, DAY if even and by_days else None)
+    return Axis(buckets(period))
 
 
 def lines(period: Period) -> Axis:
@@ -86,4 +75,4 @@ def _even(period: Period, step: int) -> Axis:
         )
         for start in range(first, period.stop, step)
     ]
-    return Axis(period, spans, step)
+    return Axis(spans)

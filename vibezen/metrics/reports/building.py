@@ -69,6 +69,10 @@ def _notes(asked: Definition, settings: Settings, period: Period) -> list[str]:
         f"No metric {metric} is known; what is recorded under this name is taken for a distribution."
         for metric in definition.unknown_metrics(asked, settings)
     ]
+    unknown += [
+        f"{key} is none of the labels in aggregation.labels: its groups are read from the events."
+        for key in definition.unknown_labels(asked, settings)
+    ]
     length = words.length_note(period)
     return [*unknown, *([length] if length else [])]
 

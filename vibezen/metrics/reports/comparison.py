@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from vibezen.metrics.catalogue import Better
+from vibezen.metrics.catalogue import Better, Kind
 from vibezen.metrics.window_reader import QUANTILES
 from vibezen.metrics.window_reader import Number as Value
 
@@ -87,12 +87,12 @@ def _verdict(current: Measured, previous: Measured, absolute: float, relative: f
     return Verdict.BETTER if (absolute < 0) is (better is Better.LOWER) else Verdict.WORSE
 
 
-def measured(agg: str, told: Mapping[str, Value]) -> Measured:
-    """The number `agg`, judged by whatever else is told of the same samples."""
+def measured(agg: str, told: Mapping[str, Value], kind: Kind) -> Measured:
+    """The number `agg` of a metric of this kind, judged by whatever else is told of the same samples."""
     value, samples = told[agg], told["count"] or 0
     if value is None or not {"mean", "min", "max", *QUANTILES} <= told.keys():
         return Measured(value, samples)
-    return Measured(value, samples, _error(agg, told, samples), _enough(agg, samples))
+    return Measured(value, samples, _error(agg, told, samples, kind), _enough(agg, samples))
 
 
 def divided(over: Measured, under: Measured) -> Measured:
@@ -112,17 +112,20 @@ def _enough(agg: str, samples: float) -> bool:
     return samples >= MIN_SAMPLES and beyond >= MIN_BEYOND - 1e-9
 
 
-def _error(agg: str, told: Mapping[str, Value], samples: float) -> float | None:
+def _error(agg: str, told: Mapping[str, Value], samples: float, kind: Kind) -> float | None:
     mean = told["mean"] or 0.0
-    if agg in ("count", "rate"):
+    if agg == "count" or (agg == "rate" and kind is not Kind.COUNTER):
         return abs(told[agg] or 0.0) / math.sqrt(samples)
     if agg in QUANTILES:
         share = QUANTILES[agg]
         return math.sqrt(share * (1 - share) / samples) * _slope(share, _knots(told))
-    if agg not in ("mean", "sum"):
+    if agg not in ("mean", "sum", "rate"):
         return None
     spread = deviation(_knots(told), mean)
-    return spread / math.sqrt(samples) if agg == "mean" else math.sqrt(samples * (spread**2 + mean**2))
+    if agg == "mean":
+        return spread / math.sqrt(samples)
+    of_sum = math.sqrt(samples * (spread**2 + mean**2))
+    return of_sum if agg == "sum" else of_sum * abs((told["rate"] or 0.0) / (samples * mean)) if mean else None
 
 
 Knots = Sequence[tuple[float, float]]

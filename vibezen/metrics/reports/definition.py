@@ -15,15 +15,17 @@ from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter, ConfigError
 from vibezen.metrics.event import is_name
 from vibezen.metrics.event_sql import Condition
-from vibezen.metrics.question import parse_where
+from vibezen.metrics.question import MAX_GROUP_KEYS, parse_where
 from vibezen.metrics.reports import period
 from vibezen.metrics.reports.units import unit_of
-from vibezen.metrics.window_reader import AGGREGATES, DEFAULT_AGGREGATE
+from vibezen.metrics.window_reader import AGGREGATES, DEFAULT_AGGREGATE, HISTOGRAM
 
 MAX_BYTES: Final = 256 * 1024
 """Of a definition's file: the largest built-in one has 5 KB."""
 MAX_SECTIONS: Final = 50
 MAX_NUMBERS: Final = 30
+AGGS: Final = tuple(name for name in AGGREGATES if name != HISTOGRAM)
+"""Those that are a number each."""
 
 Text = Annotated[str, Meta(max_length=2000)]
 Name = Annotated[str, Meta(min_length=1, max_length=120)]
@@ -182,6 +184,12 @@ def unknown_metrics(definition: Definition, settings: Settings) -> list[str]:
     return [metric for metric in dict.fromkeys(named) if metric not in catalogue]
 
 
+def unknown_labels(definition: Definition, settings: Settings) -> list[str]:
+    """Keys to group by that are no labels: only events know them, or they are misspelt."""
+    named = [key for section in definition.sections for key in _several(section.group_by)]
+    return [key for key in dict.fromkeys(named) if key not in settings.aggregation.labels]
+
+
 def _speaks(agg: str) -> bool:
     """Whether a metric's name alone says what the number is."""
     return agg in ("sum", "mean")
@@ -214,12 +222,13 @@ def _check(definition: Definition, where: str, settings: Settings) -> None:
 
 def _check_section(section: Section, where: str, settings: Settings) -> None:
     labels = _several(section.group_by)
-    known = settings.aggregation.labels
+    if len(labels) > MAX_GROUP_KEYS:
+        raise ConfigError(f"{where}.group_by: expected at most {MAX_GROUP_KEYS} keys")
     for label in labels:
-        if label not in known:
-            raise ConfigError(f"{where}.group_by = {label[:100]!r}: expected one of {', '.join(known)}")
+        if not is_name(label):
+            raise ConfigError(f"{where}.group_by = {label[:100]!r}: expected a metadata key, such as provider")
     if len(set(labels)) != len(labels):
-        raise ConfigError(f"{where}.group_by: a label is there twice")
+        raise ConfigError(f"{where}.group_by: a key is there twice")
     for index, asked in enumerate(section.numbers):
         _check_number(asked, f"{where}.numbers[{index}]", settings)
     _check_condition(section.where, where)
@@ -255,7 +264,7 @@ def _check_shape(section: Section, where: str, settings: Settings) -> None:
 def _check_number(asked: Asked, where: str, settings: Settings) -> None:
     _check_metric(asked.metric, where)
     if asked.agg == ():
-        raise ConfigError(f"{where}.agg: expected at least one of {', '.join(AGGREGATES)}")
+        raise ConfigError(f"{where}.agg: expected at least one of {', '.join(AGGS)}")
     for agg in _aggs(asked.agg, asked.metric, settings):
         _check_agg(agg, f"{where}.agg")
     _check_condition(asked.where, where)
@@ -271,8 +280,8 @@ def _check_metric(metric: str, where: str) -> None:
 
 
 def _check_agg(agg: str, where: str) -> None:
-    if agg not in AGGREGATES:
-        raise ConfigError(f"{where} = {agg[:100]!r}: expected one of {', '.join(AGGREGATES)}")
+    if agg not in AGGS:
+        raise ConfigError(f"{where} = {agg[:100]!r}: expected one of {', '.join(AGGS)}")
 
 
 def _check_condition(given: str | tuple[str, ...], where: str) -> None:

@@ -1,6 +1,7 @@
 """The numbers of a report: what must be read, in as few readings as there can be, and what came of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from anyio import to_thread
@@ -19,11 +20,12 @@ JUDGING: Final = ("count", "mean", "min", "max", *QUANTILES)
 
 
 class Place(NamedTuple):
-    """One reading of events or windows: a range in Unix seconds, in steps (None: as one), told apart by labels."""
+    """One reading of events or windows: a range in Unix seconds, told apart by labels. `edges`: where its steps begin,
+    and where the last one ends; without any the range is one."""
 
     start: int
     stop: int
-    step: int | None = None
+    edges: tuple[int, ...] = ()
     group_by: tuple[str, ...] = ()
 
 
@@ -61,14 +63,15 @@ class Numbers:
             place = query.place
             gathered = await self._gatherer.gather(
                 Asked(
-                    place.start,
-                    place.stop,
-                    place.step,
-                    query.metric,
-                    sorted(names),
-                    place.group_by,
-                    query.where,
-                    self._exact,
+                    start=place.start,
+                    stop=place.stop,
+                    step=max(b - a for a, b in pairwise(place.edges)) if place.edges else None,
+                    metric=query.metric,
+                    aggregates=sorted(names),
+                    group_by=place.group_by,
+                    where=query.where,
+                    exact=self._exact,
+                    edges=place.edges,
                 )
             )
             await to_thread.run_sync(self._take, query, gathered)
@@ -94,12 +97,12 @@ class Numbers:
         of = self._measure(place, number.of, group)
         return of if number.per is None else divided(of, self._measure(place, number.per, group))
 
-    def values(self, place: Place, number: Number, starts: Sequence[int], group: Group = ()) -> list[Value]:
+    def values(self, place: Place, number: Number, group: Group = ()) -> list[Value]:
         """The number per step, None where nothing was recorded."""
-        over = self._column(place, number.of, starts, group)
+        over = self._column(place, number.of, group)
         if number.per is None:
             return over
-        under = self._column(place, number.per, starts, group)
+        under = self._column(place, number.per, group)
         return [one / other if one is not None and other else None for one, other in zip(over, under, strict=True)]
 
     def _cells(self, place: Place, reading: Reading) -> dict[Group, dict[int, Cell]]:
@@ -111,26 +114,24 @@ class Numbers:
         if cell is None:
             return Measured(None, 0)
         names = tuple(sorted(self._wanted[query]))
-        told = dict(zip(names, aggregates_of(cell, names, self._seconds(place), self._kind(reading)), strict=True))
-        return measured(reading.agg, told)
-
-    def _column(self, place: Place, reading: Reading, starts: Sequence[int], group: Group) -> list[Value]:
-        cells = self._cells(place, reading).get(group, {})
-        assert place.step is not None
-        step = place.step
-        found: list[Value] = []
         kind = self._kind(reading)
-        for start in starts:
+        told = dict(zip(names, aggregates_of(cell, names, self._seconds(place.start, place.stop), kind), strict=True))
+        return measured(reading.agg, told, kind)
+
+    def _column(self, place: Place, reading: Reading, group: Group) -> list[Value]:
+        cells, kind = self._cells(place, reading).get(group, {}), self._kind(reading)
+        found: list[Value] = []
+        for start, stop in pairwise(place.edges):
             cell = cells.get(start)
-            seconds = min(start + step, place.stop, self._now) - max(start, place.start)
+            seconds = self._seconds(start, stop)
             found.append(None if cell is None else aggregates_of(cell, (reading.agg,), seconds, kind)[0])
         return found
 
     def _kind(self, reading: Reading) -> Kind:
         return self._gatherer.catalogue[reading.metric].kind
 
-    def _seconds(self, place: Place) -> float:
-        return min(place.stop, self._now) - place.start
+    def _seconds(self, start: int, stop: int) -> float:
+        return min(stop, self._now) - start
 
 
 def _readings(number: Number) -> Iterable[Reading]:

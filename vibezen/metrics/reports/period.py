@@ -2,22 +2,21 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from datetime import date, datetime, time, timedelta
 from typing import Final, NamedTuple
-from zoneinfo import ZoneInfo
 
 import msgspec
 
-from vibezen.metrics.clock import HOUR, floor_to
+from vibezen.metrics.clock import DAY, HOUR, floor_to
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event import MIN_TS
-from vibezen.metrics.question import MAX_TS, parse_time
+from vibezen.metrics.question import MAX_TS, parse_time, parse_zone
+from vibezen.metrics.zone import Zone
 
 EXPECTED: Final = (
     "24h, 7d, 4w, today, yesterday, this-week, last-week, this-month, last-month, last-7-days "
     "or 2026-11-01..2026-11-08 (the end is not part of it)"
 )
-DAY: Final = 86_400
 MAX_DAYS: Final = 3660
 """Ten years: beyond it no chart or table of a report says anything."""
 
@@ -25,7 +24,6 @@ _ROLLING = re.compile(r"(\d{1,5})([hdw])\Z")
 _LAST_DAYS = re.compile(r"last-(\d{1,4})-days\Z")
 _NAMES: Final = ("today", "yesterday", "this-week", "last-week", "this-month", "last-month")
 _UNITS: Final = {"h": HOUR, "d": DAY, "w": 7 * DAY}
-_OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)\Z")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d\Z")
 
 
@@ -69,25 +67,10 @@ def is_period(text: str) -> bool:
     return bool(text in _NAMES or _ROLLING.match(text) or _LAST_DAYS.match(text) or ".." in text)
 
 
-def zone_of(text: str) -> tzinfo:
-    """`UTC`, `Europe/Berlin`, `+05:30`. Raises BadParameter."""
-    if text in ("UTC", "Z", ""):
-        return UTC
-    # A plus sign that was not escaped in the address arrives as a space.
-    if match := _OFFSET.match(f"+{text[1:]}" if text.startswith(" ") else text):
-        minutes = int(match[2]) * 60 + int(match[3])
-        if minutes < 24 * 60 and int(match[3]) < 60:
-            return timezone(timedelta(minutes=minutes if match[1] == "+" else -minutes))
-    try:
-        return ZoneInfo(text)
-    except (OSError, ValueError, KeyError):  # also: a folder of the database, a name that leads out of it
-        raise BadParameter("tz", f"unknown time zone {text[:50]!r}; expected UTC, Europe/Berlin or +05:30") from None
-
-
 def parse_period(text: str, tz: str, now: float, to: str | None = None) -> Period:
     """`to`: where the period ends, or from where days are counted, instead of now. Raises BadParameter."""
-    zone = zone_of(tz)
-    moment = now if to is None else _time("to", to, now, zone)
+    zone = parse_zone(tz)
+    moment = now if to is None else parse_time("to", to, now, zone)
     start, stop, before, before_stop = _bounds(text, moment, now, zone)
     limit = _minute(max(moment, now))
     cut = min(stop, limit)
@@ -99,35 +82,26 @@ def parse_period(text: str, tz: str, now: float, to: str | None = None) -> Perio
         raise BadParameter("period", f"longer than {MAX_DAYS} days")
     if before < MIN_TS:
         raise BadParameter("period", "begins before the year 2000")
-    return Period(text, "UTC" if zone is UTC else tz.replace(" ", "+"), start, cut, before, before_stop, cut < stop)
+    return Period(text, zone.name, start, cut, before, before_stop, cut < stop)
 
 
 def _minute(ts: float) -> int:
     return -floor_to(-ts, 60)
 
 
-def _time(field: str, text: str, now: float, zone: tzinfo) -> float:
-    """As everywhere, but a time that names no zone is in this one."""
-    try:
-        when = datetime.fromisoformat(text)
-        if when.tzinfo is None:
-            return when.replace(tzinfo=zone).timestamp()
-    except (ValueError, OverflowError):
-        pass
-    return parse_time(field, text, now)
-
-
-def _bounds(text: str, moment: float, now: float, zone: tzinfo) -> tuple[int, int, int, int]:
+def _bounds(text: str, moment: float, now: float, zone: Zone) -> tuple[int, int, int, int]:
     """Start and end of the period, and of the one before."""
     if match := _ROLLING.match(text):
-        length = int(match[1]) * _UNITS[match[2]]
-        if not length or length > MAX_DAYS * DAY:
+        amount, unit = int(match[1]), match[2]
+        if not 0 < amount * _UNITS[unit] <= MAX_DAYS * DAY:
             raise BadParameter("period", f"{text!r}: expected between 1h and {MAX_DAYS}d")
         stop = _minute(moment)
-        return stop - length, stop, stop - 2 * length, stop - length
+        # Days of the calendar, as `now-7d` has them: they begin at this time of day.
+        start, before = (int(parse_time("period", f"now-{n * amount}{unit}", stop, zone)) for n in (1, 2))
+        return start, stop, before, start
     if ".." in text:
         return _between(text, now, zone)
-    day = datetime.fromtimestamp(moment, zone).date()
+    day = datetime.fromtimestamp(moment, zone.rules).date()
     first, last, earlier = _days(text, day)
     return midnight(first, zone), midnight(last, zone), midnight(earlier, zone), midnight(first, zone)
 
@@ -163,7 +137,7 @@ def _month_after(first: date) -> date:
     return (first + timedelta(31)).replace(day=1)
 
 
-def _between(text: str, now: float, zone: tzinfo) -> tuple[int, int, int, int]:
+def _between(text: str, now: float, zone: Zone) -> tuple[int, int, int, int]:
     since, _, until = text.partition("..")
     if _DATE.match(since) and _DATE.match(until):
         try:
@@ -173,25 +147,25 @@ def _between(text: str, now: float, zone: tzinfo) -> tuple[int, int, int, int]:
             raise BadParameter("period", f"{text[:50]!r}: no such day") from None
         if first < last:
             return midnight(first, zone), midnight(last, zone), midnight(earlier, zone), midnight(first, zone)
-    start, stop = (_minute(_time("period", part, now, zone)) for part in (since, until))
+    start, stop = (_minute(parse_time("period", part, now, zone)) for part in (since, until))
     if start >= stop:
         raise BadParameter("period", f"{text[:50]!r} is empty: it must end after it begins")
     return start, stop, 2 * start - stop, start
 
 
-def midnight(day: date, zone: tzinfo) -> int:
+def midnight(day: date, zone: Zone) -> int:
     """When a day begins there, in Unix seconds."""
     if not 1990 <= day.year < 9999:
         raise BadParameter("period", "expected days between the years 2000 and 9999")
-    found = int(datetime.combine(day, time(), zone).timestamp())
+    found = int(zone.moment(datetime.combine(day, time())))
     assert found < MAX_TS
     return found
 
 
 def buckets(period: Period) -> Sequence[Bucket]:
     """The period by days; by weeks (from Monday) beyond 31 days, by months beyond half a year."""
-    zone = zone_of(period.zone)
-    day = datetime.fromtimestamp(period.start, zone).date()
+    zone = parse_zone(period.zone)
+    day = datetime.fromtimestamp(period.start, zone.rules).date()
     days = period.seconds / DAY
     unit = "day" if days <= 32 else "week" if days <= 190 else "month"
     if unit != "day":

@@ -14,12 +14,10 @@ PER_SECOND: Final = "/s"
 
 
 def unit_of(of: "Reading", per: "Reading | None", catalogue: Catalogue) -> str:
-    """Dividing equal units leaves a share; dividing by another one leaves the first, and the number's name says by
-    what."""
-    own = _own(of, catalogue)
-    if per is None:
-        return own
-    return SHARE if own == _own(per, catalogue) else own
+    """A part of one metric per the whole of it is a share. Divided by another metric a number keeps its unit, and its
+    name says by what it was divided."""
+    is_share = per is not None and (of.metric, of.agg) == (per.metric, per.agg)
+    return SHARE if is_share else _own(of, catalogue)
 
 
 def _own(reading: "Reading", catalogue: Catalogue) -> str:
@@ -27,7 +25,7 @@ def _own(reading: "Reading", catalogue: Catalogue) -> str:
     if reading.agg == "count":
         return COUNT
     if reading.agg == "rate":
-        return PER_SECOND
+        return f"{spec.unit}/s" if spec.kind is Kind.COUNTER and spec.unit != COUNT else PER_SECOND
     if spec.kind is Kind.RATIO and reading.agg != "sum":
         return SHARE
     return spec.unit

@@ -4,11 +4,13 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
+from vibezen.metrics.clock import DAY
 from vibezen.metrics.reports.comparison import Verdict
-from vibezen.metrics.reports.period import DAY, Period, zone_of
+from vibezen.metrics.reports.period import Period
 from vibezen.metrics.reports.report import Changes, Figure, Report, Span
 from vibezen.metrics.reports.units import PER_SECOND, SHARE
 from vibezen.metrics.window_reader import Number as Value
+from vibezen.metrics.zone import zone_of
 
 NOTHING = "–"
 NO_LABEL = "(none)"
@@ -122,17 +124,17 @@ VERDICT_WORDS = {
 
 def moment(ts: float, zone: str) -> str:
     """`Tue Nov 3 2026, 14:02`."""
-    when = datetime.fromtimestamp(ts, zone_of(zone))
+    when = datetime.fromtimestamp(ts, zone_of(zone).rules)
     return f"{when:%a %b} {when.day} {when:%Y, %H:%M}"
 
 
 def day(ts: float, zone: str) -> str:
-    when = datetime.fromtimestamp(ts, zone_of(zone))
+    when = datetime.fromtimestamp(ts, zone_of(zone).rules)
     return f"{when:%a %b} {when.day} {when:%Y}"
 
 
 def _is_midnight(ts: int, zone: str) -> bool:
-    when = datetime.fromtimestamp(ts, zone_of(zone))
+    when = datetime.fromtimestamp(ts, zone_of(zone).rules)
     return not (when.hour or when.minute)
 
 
@@ -167,7 +169,7 @@ def length_note(period: Period) -> str | None:
 
 def day_number(ts: int, zone: str) -> str:
     """`2026-11-03`."""
-    return f"{datetime.fromtimestamp(ts, zone_of(zone)):%Y-%m-%d}"
+    return f"{datetime.fromtimestamp(ts, zone_of(zone).rules):%Y-%m-%d}"
 
 
 def label(value: str | None) -> str:
@@ -198,6 +200,12 @@ def origin(report: Report) -> str:
     exact = "exact" if report.exact else "percentiles within 1.1 %"
     newest = "" if report.as_of is None else f", newest event {moment(report.as_of, report.period.zone)}"
     return f"From {kinds}, {exact}{newest}. Made {moment(report.made_at, report.period.zone)} ({report.period.zone})."
+
+
+def two_lines(day: str) -> str:
+    """A day that may be broken behind its weekday, and nowhere else."""
+    weekday, _, rest = day.partition(" ")
+    return f"{weekday} {rest.replace(' ', chr(0xA0))}"
 
 
 def labels(values: Sequence[str | None]) -> str:

@@ -6,6 +6,7 @@ import { Plot, type PlotData, type PlotSpec } from "../plot";
 import { type ChartData, middles, stack } from "./data";
 import { unitOf } from "./units";
 
+const PAPER = { width: 700, height: 220 };
 const INKS: readonly Ink[] = ["blue", "amber", "jade", "coral", "violet", "plum"];
 
 export class ReportChart {
@@ -45,8 +46,9 @@ export class ReportChart {
     this.plot.repaint();
   }
 
-  resize(): void {
-    this.plot.resize();
+  /** `onPaper`: as wide as a page, whatever the screen's width; the style sheet then fits it to the paper. */
+  resize(onPaper = false): void {
+    this.plot.resize(onPaper ? PAPER : undefined);
   }
 
   /** Name the values under the crosshair; without one there are none to name. */

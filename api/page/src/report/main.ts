@@ -24,7 +24,7 @@ function onPaper(printing: boolean): void {
   else delete document.documentElement.dataset.theme;
   choice.value = printing ? "light" : "system";
   for (const chart of charts) {
-    chart.resize();
+    chart.resize(printing);
     chart.repaint();
   }
 }

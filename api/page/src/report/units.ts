@@ -9,7 +9,7 @@ const KNOWN: Record<string, Unit> = {
   "/s": UNITS.perSecond,
   USD: { scale: 1, show: (value) => ({ ...UNITS.dollarsPerHour.show(value), after: "" }) },
   s: { scale: 1000, show: UNITS.ms.show },
-  "1": { scale: 1, show: UNITS.count.show },
+  ...Object.fromEntries(["1", "tokens", "lines", "steps", "revisions"].map((bare) => [bare, { scale: 1, show: UNITS.count.show }])),
 };
 
 export function unitOf(name: string): Unit {
