@@ -14,17 +14,18 @@ import msgspec
 import pytest
 
 from tests.support.feeding import event
+from tests.support.stored import compact_day, sweep
 from tests.support.stores import Store
 from tests.support.waiting import wait_until
 from vibezen.metrics import event_table
 from vibezen.metrics import export as module
-from vibezen.metrics.clock import HOUR
-from vibezen.metrics.committed import CommittedFiles, Snapshot
+from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.errors import BadParameter, StoreError
 from vibezen.metrics.event import WHOLE, Event, encode_lines
 from vibezen.metrics.event_reader import EventReader
 from vibezen.metrics.event_sql import Sql
 from vibezen.metrics.export import Export, Exporter, Stopped, exported, parse_export
+from vibezen.metrics.snapshot import Snapshot
 
 START = 1_763_985_600
 LABELS = ("provider", "model")
@@ -186,68 +187,67 @@ def test_progress_ends_at_what_was_there(store: Store) -> None:
             assert (running.done, running.total, running.written) == (300, 300, written)
 
 
-class Changing:
-    """A store of which, between two snapshots, each segment is replaced by another of the same events."""
+@pytest.fixture
+def snapshots(monkeypatch: pytest.MonkeyPatch) -> list[Snapshot]:
+    """Those taken so far."""
+    taken: list[Snapshot] = []
+    take = EventReader.snapshot
 
-    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.snapshots = 0
-        taken = EventReader.snapshot
+    def snapshot(reader: EventReader, within: range | None = None) -> Snapshot:
+        taken.append(take(reader, within))
+        return taken[-1]
 
-        def snapshot(reader: EventReader, within: range | None = None) -> Snapshot:
-            self.snapshots += 1
-            reader._files = CommittedFiles(reader.layout)  # it need not notice that a log has shrunk
-            return taken(reader, within)
-
-        monkeypatch.setattr(EventReader, "snapshot", snapshot)
-        self.store = store
-
-    def replace(self, hour: int) -> None:
-        """As a compactor: what was there is there under another name, and the logs name that alone."""
-        store = self.store
-        (path,) = store.layout.events.glob(f"date=*/hour={12 + hour:02}/*.jsonl")
-        lines = path.read_bytes()
-        path.unlink()
-        log = store.layout.log(0, 1)
-        kept = [line for line in log.read_bytes().splitlines(keepends=True) if path.name.encode() not in line]
-        log.unlink()
-        log.write_bytes(b"".join(kept))
-        store.add_lines(START + hour * HOUR, lines, lines.count(b"\n"))
+    monkeypatch.setattr(EventReader, "snapshot", snapshot)
+    return taken
 
 
-def test_hours_whose_files_vanish_meanwhile_are_neither_doubled_nor_cut(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+def compact(store: Store) -> None:
+    """Put parts in the place of all segments."""
+    compact_day(store.layout, START // DAY * DAY)
+    sweep(store.layout)
+    assert not list(store.layout.segments())
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+def test_compaction_changes_nothing_in_an_export(store: Store, ask: Ask, format_: str) -> None:
+    store.add(mixed(300))
+    before = ask(format=format_)
+    compact(store)
+    assert ask(format=format_) == before
+    store.add([event(1.5, START + 10)])
+    assert ask(format="jsonl").count(b"\n") == 301
+
+
+def test_hours_that_are_compacted_meanwhile_are_neither_doubled_nor_cut(
+    store: Store, monkeypatch: pytest.MonkeyPatch, snapshots: list[Snapshot]
 ) -> None:
     monkeypatch.setattr(module, "BLOCK_ROWS", 10)
     monkeypatch.setattr(module, "STEP_EVENTS", 150)
     events = mixed(300)
     store.add(events)
-    changing = Changing(store, monkeypatch)
     running = exporter(store, format="jsonl")
     blocks = running.blocks()
     told = [next(blocks)]
-    for hour in range(3):  # the first of them has been begun
-        changing.replace(hour)
+    compact(store)  # the first hour has been begun
     assert b"".join([*told, *blocks]) == encode_lines(in_order(events))
-    assert (changing.snapshots, running.done, running.total) == (2, 300, 300)
+    assert (len(snapshots), running.done, running.total) == (2, 300, 300)
 
 
 def test_step_is_begun_again_when_a_file_vanishes_before_it_is_sorted(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, snapshots: list[Snapshot]
 ) -> None:
-    events = mixed(300)
-    store.add(events)
-    changing = Changing(store, monkeypatch)
+    store.add(mixed(300))
     sort = Exporter._sort
 
     def late(self: Exporter, snapshot: Snapshot, hours: Sequence[int]) -> None:
-        if changing.snapshots == 1:
-            changing.replace(1)
+        if len(snapshots) == 1:
+            compact(store)
         sort(self, snapshot, hours)
 
     monkeypatch.setattr(Exporter, "_sort", late)
     running = exporter(store, format="parquet")
     assert b"".join(running.blocks()).endswith(b"PAR1")
-    assert (changing.snapshots, running.written) == (2, 300)
+    assert (len(snapshots), running.written) == (2, 300)
 
 
 def test_file_that_stays_away_is_an_error_not_a_short_export(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

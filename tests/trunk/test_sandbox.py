@@ -5,14 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import msgspec
 import pytest
 
 from tests.support.feeding import event
+from tests.support.stored import compact_day, compact_hour, sweep
 from tests.support.stores import Store
 from vibezen.metrics import sandbox
+from vibezen.metrics.clock import DAY
 from vibezen.metrics.errors import SqlError, StoreError
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import EventReader, Wanted
+from vibezen.metrics.part_files import read_footers
+from vibezen.metrics.parts import KEY, Footer, Part
+from vibezen.metrics.rollups import RollupFooter, encode_footer, rollup_path
 from vibezen.metrics.sandbox import Question, answered
 
 START = 1_763_985_600
@@ -80,7 +87,7 @@ def test_only_the_range_that_is_wanted_is_seen(ask: Ask) -> None:
         ("WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT max(i) FROM n", [(3,)]),
         ("SELECT unnest([1, 2])", [(1,), (2,)]),
         ("SELECT count(*) FROM range(5), events", [(60,)]),
-        ("SELECT column_name FROM information_schema.columns WHERE table_name = 'rollups' LIMIT 1", [("start",)]),
+        ("SELECT column_name FROM information_schema.columns WHERE table_name = 'rollups' LIMIT 1", [("ts",)]),
         ("SELECT 1, 1", [(1, 1)]),
         ("SELECT count(*) FROM events WHERE metric = $$response_time$$", [(12,)]),
     ],
@@ -259,6 +266,51 @@ def test_file_that_is_gone_is_an_error_of_the_store(store: Store, ask: Ask) -> N
     next(store.layout.segments()).unlink()
     with pytest.raises(StoreError, match="cannot be read"):
         ask("SELECT count(*) FROM events")
+
+
+def test_parts_and_segments_beside_them_are_one_table(store: Store, ask: Ask) -> None:
+    text = "SELECT ts, metric, value, sample_rate, count, provider, metadata FROM events ORDER BY ALL"
+    before = ask(text)
+    day = START // DAY * DAY
+    compact_hour(store.layout, START)
+    assert ask(text) == before
+    compact_day(store.layout, day)
+    sweep(store.layout)
+    assert not list(store.layout.segments())
+    assert ask(text) == before
+    store.add([event(50, START + 30, provider="late")])
+    assert ask("SELECT count(*), max(value) FROM events WHERE provider = 'late'") == [(1, 50.0)]
+    assert len(ask(text)) == len(before) + 1
+    with pytest.raises(SqlError, match="not allowed"):
+        ask(f"FROM read_parquet('{store.layout.events}/date=2025-11-24/part-1.parquet')")
+
+
+def test_rollups_are_those_that_stand_for_their_day(store: Store, ask: Ask) -> None:
+    day = START // DAY * DAY
+    compact_day(store.layout, day)
+    with duckdb.connect() as connection:
+        (part,) = [Part("date=2025-11-24/part-1.parquet", footer) for footer in footers(store)]
+        told = RollupFooter("s", 1, part.path, part.footer.content, ["provider"], ["response_time"])
+        for generation, footer in ((1, told), (2, msgspec.structs.replace(told, content="other"))):
+            path = rollup_path(store.layout, day, generation)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection.execute(
+                f"COPY (SELECT make_timestamp({START}000000) AS ts, 'response_time' AS metric, NULL AS labels,"
+                " 10.0 AS count, 10 AS lines, 45.0 AS sum, 0.0 AS min, 9.0 AS max, 9.0 AS last,"
+                f" make_timestamp({START}000000) AS last_ts, 1.0 AS zero) TO '{path}'"
+                f" (FORMAT parquet, KV_METADATA {{{KEY}: $footer}})",
+                {"footer": encode_footer(footer)},
+            )
+    assert ask("SELECT ts, metric, labels, count, sum FROM rollups") == [
+        ("2025-11-24T12:00:00", "response_time", None, 10.0, 45.0)
+    ]
+    assert ask("SELECT count(*) FROM rollups", Wanted(START + 60, START + 3600)) == [(0,)]
+    rollup_path(store.layout, day, 2).rename(rollup_path(store.layout, day, 1))
+    assert ask("SELECT count(*) FROM rollups") == [(0,)]
+
+
+def footers(store: Store) -> list[Footer]:
+    return list(read_footers(sorted(store.layout.events.glob("date=*/part-*.parquet"))).values())
 
 
 def test_answer_of_many_rows_does_not_stand_in_memory(store: Store) -> None:

@@ -21,6 +21,8 @@ from vibezen.metrics.event_reader import (
     unreadable,
 )
 from vibezen.metrics.event_sql import Reading, Wanted
+from vibezen.metrics.layout import Layout
+from vibezen.metrics.rollup_view import rollups_view, standing_rollups
 from vibezen.metrics.scratch import room, scratch_folder
 from vibezen.metrics.statement import in_short, only_statement
 
@@ -30,11 +32,6 @@ if TYPE_CHECKING:
 MEMORY: Final = "1GB"
 """What one statement may hold in memory; beyond it DuckDB uses the disk where it can."""
 BLOCK_ROWS: Final = 5000
-ROLLUPS: Final = (
-    "SELECT NULL::TIMESTAMP AS start, NULL::VARCHAR AS metric, NULL::JSON AS labels, NULL::DOUBLE AS count,"
-    " NULL::DOUBLE AS sum, NULL::DOUBLE AS min, NULL::DOUBLE AS max, NULL::DOUBLE AS last WHERE false"
-)
-"""The columns of rollups, where there are none."""
 
 Value = str | int | float | bool | None
 
@@ -70,21 +67,31 @@ class Question(NamedTuple):
     seconds: float
 
 
+class _Found(NamedTuple):
+    """What there is to read: files of events, and rollups."""
+
+    events: Reading
+    rollups: list[str]
+
+    def paths(self) -> list[str]:
+        return [*self.events.paths(), *self.rollups]
+
+
 @contextmanager
 def answered(reader: EventReader, question: Question) -> Iterator[Answer]:
     """The answer of one SELECT, computed in full before its first row: it is about one snapshot, or it is none.
 
     Raises SqlError; StoreError when files cannot be read.
     """
-    with connect("100MB") as parser:
-        query = only_statement(parser, question.text)
+    with connect("100MB") as helper:
+        query = only_statement(helper, question.text)
     within = hours_of(question.wanted.since, question.wanted.until)
     changed: FilesChanged | None = None
     for _ in range(ATTEMPTS):
         with ExitStack() as held:
             folder = held.enter_context(scratch_folder(reader.layout))
             try:
-                found = held.enter_context(_found(reader.snapshot(within)))
+                found = held.enter_context(_found(reader.layout, reader.snapshot(within)))
                 answer = _ask(held, found, question, query, folder)
             except FilesChanged as error:
                 changed = error
@@ -95,21 +102,26 @@ def answered(reader: EventReader, question: Question) -> Iterator[Answer]:
 
 
 @contextmanager
-def _found(snapshot: Snapshot) -> Iterator[Reading]:
+def _found(layout: Layout, snapshot: Snapshot) -> Iterator[_Found]:
+    files = snapshot.files(snapshot.hours())
     try:
-        with reading(snapshot.files(snapshot.hours())) as found:
-            yield found
+        with connect("100MB") as helper:
+            rollups = standing_rollups(helper, layout, files)
+        with reading(files) as found:
+            yield _Found(found, rollups)
     except FileNotFoundError as error:
         raise FilesChanged(str(error)) from None
+    except duckdb_module().IOException as error:
+        raise FilesChanged(str(error).partition("\n")[0]) from None
 
 
-def _ask(held: ExitStack, found: Reading, question: Question, query: str, folder: Path) -> Answer:
+def _ask(held: ExitStack, found: _Found, question: Question, query: str, folder: Path) -> Answer:
     duckdb = duckdb_module()
     try:
         return _run(held.enter_context(_shut_in(found, question, folder)), query, question.seconds)
     except duckdb.InvalidInputException:
         # A line that somebody has damaged, or a mistake in the statement: then it stays one.
-        forgiving = found._replace(forgiving=True)
+        forgiving = found._replace(events=found.events._replace(forgiving=True))
         connection = held.enter_context(_shut_in(forgiving, question, folder))
         try:
             answer = _run(connection, query, question.seconds)
@@ -178,7 +190,7 @@ def _told(column: str, kind: str) -> tuple[str, bool]:
 
 
 @contextmanager
-def _shut_in(found: Reading, question: Question, folder: Path) -> "Iterator[DuckDBPyConnection]":
+def _shut_in(found: _Found, question: Question, folder: Path) -> "Iterator[DuckDBPyConnection]":
     """A database with the views, shut in for good: nothing can be set, loaded or opened any more but these files."""
     allowed = event_table.literal(found.paths())
     connection = connect(MEMORY, temp_directory=str(folder), max_temp_directory_size=room(folder))
@@ -186,12 +198,12 @@ def _shut_in(found: Reading, question: Question, folder: Path) -> "Iterator[Duck
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"SET allowed_paths = {allowed}")
         connection.execute("SET enable_external_access = false")
-        view = event_table.events_view(found, question.wanted, question.labels)
+        view = event_table.events_view(found.events, question.wanted, question.labels)
         try:
             connection.execute(f"CREATE VIEW events AS {view}")
+            connection.execute(f"CREATE VIEW rollups AS {rollups_view(found.rollups, question.wanted)}")
         except duckdb_module().IOException as error:
             raise FilesChanged(str(error).partition("\n")[0]) from None
-        connection.execute(f"CREATE VIEW rollups AS {ROLLUPS}")
         connection.execute("SET lock_configuration = true")
         yield connection
 
