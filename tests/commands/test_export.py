@@ -67,7 +67,7 @@ def test_mistakes_are_one_line_and_exit_code_2(export: Run, tmp_path: Path) -> N
         (("-o", tmp_path / "x.txt"), "format: 'x.txt' does not tell"),
         (("-o", tmp_path / "no" / "x.csv"), "output: "),
         (("--metric", "Bad"), "metric: "),
-        (("--from", "yesterday"), "from: "),
+        (("--from", "someday"), "from: "),
         (("--where", "x"), "where: "),
     ):
         done = export(*arguments)
