@@ -4,9 +4,9 @@ Why nothing is lost or doubled, whoever crashes or sleeps at whatever step:
 
 * A part includes all segments of its hour, or its day's hours, that were final at one look, and all that the generation
   before it does. Looks are ordered (see holdings.py), so of two parts of an hour one includes all that the other does.
-* A part gets its name by a link, after it was verified and is durable; the name of a generation that exists is not given
-  again. Who comes too late changes nothing. Where the generation is gone already, since a newer one replaced it, a
-  sleeper can still give that name; the newer generation, or the day's part that includes more, is taken all the same.
+* A part gets its name by a link, after it was verified and is durable; the name of a generation that exists is not
+  given again. Who comes too late changes nothing. Where the generation is gone already, since a newer one replaced it,
+  a sleeper can give that name once more; the newer one, or the day that includes more, is taken all the same.
 * Readers look for parts first and then at the logs: a segment is in the part they take, or is read beside it.
 * Deleted is only what the parts that readers take include, after a grace. What one look finds included, every later
   look does. A reader whose file is gone looks again.
@@ -200,10 +200,13 @@ class CompactorProcess:
     def _lead(self, client: Redis) -> bool:
         """Compact for as long as the lease is ours; False when another process holds it."""
         seen = max((int(path.name) for path in made_by(self._layout)), default=0)
-        interrupted: list[PartWriter] = []
-        lease = compact_lease.take(
-            client, self._url, self._keys, self._owner, seen, lambda: [one.interrupt() for one in interrupted] and None
-        )
+        writers: list[PartWriter] = []
+
+        def interrupt() -> None:
+            for writer in writers:
+                writer.interrupt()
+
+        lease = compact_lease.take(client, self._url, self._keys, self._owner, seen, interrupt)
         if lease is None:
             return False
         if self._warned:
@@ -211,7 +214,7 @@ class CompactorProcess:
             self._warned = False
         holdings = Holdings(self._layout, lambda shard: _epoch(client, self._keys.fence(shard, ARCHIVE)))
         compactor = Compactor(self._layout, self._settings, holdings, lease.epoch, lambda: lease.keep(client))
-        interrupted.append(compactor.writer)
+        writers.append(compactor.writer)
         try:
             compactor.clear()
             self._work(client, lease, compactor)

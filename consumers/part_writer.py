@@ -27,9 +27,11 @@ from vibezen.metrics.parts import KEY, Footer, HourOf, Input, encode_footer
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-ROW_GROUP: Final = 122_880
-MEMORY: Final = "190MB"
-"""What DuckDB may hold; what is more goes to the folder of what is in the making."""
+ROW_GROUP: Final = 81_920
+MEMORY: Final = "170MB"
+"""What DuckDB may hold; beside it, the compressor and reading lines take some 100 MB."""
+SORTING: Final = "48MB"
+"""What of that sorting may hold before it goes on in the folder of what is in the making."""
 THREADS: Final = 2
 
 
@@ -174,7 +176,7 @@ class PartWriter:
             f"FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {int(self._level)}, PARQUET_VERSION v1,"
             f" ROW_GROUP_SIZE {ROW_GROUP}, USE_TMP_FILE false, KV_METADATA {{{KEY}: $footer}}"
         )
-        text = f"COPY (SELECT {part_sql.COLUMNS} FROM ({rows.text}) ORDER BY metric, ts) TO $file ({options})"
+        text = f"COPY (SELECT {part_sql.COLUMNS} FROM ({rows.text}) ORDER BY metric, ts) TO $file ({options})"  # noqa: S608
         self._run(Sql(text, {**rows.parameters, "file": str(file), "footer": encode_footer(footer)}))
 
     def _verify(self, file: Path, footer: Footer, sums: Sums) -> None:
@@ -261,4 +263,5 @@ def _connect(folder: Path) -> "DuckDBPyConnection":
         "python_enable_replacements": "false",
     }
     connection: DuckDBPyConnection = _duckdb().connect(":memory:", config=config)
+    connection.execute(f"SET operator_memory_limit = '{SORTING}'")
     return connection

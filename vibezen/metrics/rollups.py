@@ -1,8 +1,9 @@
 """Rollups: the 1-minute windows of a whole UTC date in one Parquet file, beside the day part they were made from.
 
-`rollups/1m/date=D/part-<g>.parquet` has a row per minute, metric and labels. A row's `labels` is sorted JSON text, as in
-a series key; NULL: the metric as a whole, over all its series. Rows are sorted by metric, labels (NULL first) and time,
-so that a question about the metric as a whole reads little else. Like a series, a gauge's row carries its producer.
+`rollups/1m/date=D/part-<g>.parquet` has a row per minute, metric and labels. A row's `labels` is sorted JSON text, as
+in a series key; NULL: the metric as a whole, over all its series. Rows are sorted by metric, labels (NULL first) and
+time, so that a question about the metric as a whole reads little else. As in series,
+a gauge's row carries its producer.
 
 | column | |
 |---|---|
