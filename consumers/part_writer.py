@@ -8,6 +8,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -74,7 +75,8 @@ class PartWriter:
     """Makes parts of one store, in a folder of its own for what is in the making."""
 
     def __init__(self, layout: Layout, store: str, folder: Path, level: int) -> None:
-        _duckdb()  # without it, nothing is begun
+        if find_spec("duckdb") is None:  # imported when there is something to do
+            raise MissingExtra("server", "compacting events")
         self._layout, self._store, self._folder, self._level = layout, store, folder, level
         self._connection: DuckDBPyConnection | None = None
 
@@ -246,10 +248,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _duckdb() -> Any:
-    try:
-        import duckdb
-    except ImportError:
-        raise MissingExtra("server", "compacting events") from None
+    import duckdb
+
     return duckdb
 
 
