@@ -16,8 +16,9 @@ from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.config import Compaction, Settings
 from vibezen.metrics.consumers.compacting import Job
 from vibezen.metrics.consumers.compactor import Compactor
+from vibezen.metrics.consumers.engine import Damaged
 from vibezen.metrics.consumers.holdings import Holdings
-from vibezen.metrics.consumers.part_writer import Damaged, Made
+from vibezen.metrics.consumers.part_writer import Made
 from vibezen.metrics.errors import Fenced
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import EventReader
