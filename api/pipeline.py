@@ -60,6 +60,18 @@ class Store(msgspec.Struct):
     damaged_lines: int
 
 
+class Compactor(msgspec.Struct):
+    """What the compactor said last. `waiting_hours`, `waiting_bytes`: of closed segments that no part includes yet.
+    `damaged`: hours and days that are left as they are; `trouble`: why, null without any. `updated`: Unix seconds."""
+
+    owner: str | None
+    updated: float | None
+    waiting_hours: int
+    waiting_bytes: int
+    damaged: int
+    trouble: str | None
+
+
 class Server(msgspec.Struct):
     version: str
     server: str
@@ -70,6 +82,7 @@ class Pipeline(msgspec.Struct):
     at: float
     shards: list[Shard]
     store: Store
+    compactor: Compactor
     redis: Server
 
 
@@ -87,6 +100,7 @@ async def pipeline(
         at=now,
         shards=[await _shard(client, keys, shard, now) for shard in range(shards)],
         store=await asyncio.to_thread(_store, storage, damaged_lines),
+        compactor=await _compactor(client, keys),
         redis=Server(servers[0].version, servers[0].kind, sum(server.used_memory for server in servers)),
     )
 
@@ -107,6 +121,20 @@ async def troubles(client: Redis, keys: Keys, configured_shards: int) -> list[st
     if any(one.get("aof_enabled") and one.get("aof_last_write_status") != "ok" for one in persistence):
         found.append("the server cannot write its append-only file, and takes no events until it can")
     return found
+
+
+async def _compactor(client: Redis, keys: Keys) -> Compactor:
+    owner: Any = await client.get(keys.compact_lease)
+    told: Any = await client.hgetall(keys.compact_books)
+    updated = told.get(b"updated")
+    return Compactor(
+        owner=owner.decode() if owner else None,
+        updated=float(updated) if updated else None,
+        waiting_hours=int(told.get(b"waiting_hours", 0)),
+        waiting_bytes=int(told.get(b"waiting_bytes", 0)),
+        damaged=int(told.get(b"damaged", 0)),
+        trouble=told.get(b"trouble", b"").decode() or None,
+    )
 
 
 async def _shard(client: Redis, keys: Keys, shard: int, now: float) -> Shard:

@@ -17,7 +17,7 @@ from vibezen.metrics import scripts
 from vibezen.metrics.connection import connect
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE
 from vibezen.metrics.errors import Fenced
-from vibezen.metrics.keys import Keys
+from vibezen.metrics.keys import COMPACT, Keys
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Lease:
 
     def keep(self, client: Redis, **books: str) -> None:
         """Renew it, and write these in the books. Raises Fenced when another process has taken over."""
-        args = [self._fence, self._owner, LEASE_MS, *(word for pair in books.items() for word in pair)]
+        args: list[str | int] = [self._fence, self._owner, LEASE_MS, *(word for pair in books.items() for word in pair)]
         if scripts.run(client, scripts.load(PACKAGE, "keep"), self._names(), args) != 1:
             raise Fenced(f"compactor: another process has taken over from {self._fence}")
 
@@ -48,7 +48,7 @@ class Lease:
         """Let another process begin at once."""
         self._ended.set()
         self._thread.join()
-        scripts.run(client, scripts.load(PACKAGE, "release"), self._names(), [self._owner, self._fence, "compact", "0"])
+        scripts.run(client, scripts.load(PACKAGE, "release"), self._names(), [self._owner, self._fence, COMPACT, 0])
 
     def _names(self) -> list[str]:
         return [self._keys.compact_lease, self._keys.compact_fence, self._keys.compact_books]

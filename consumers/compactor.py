@@ -4,9 +4,9 @@ Why nothing is lost or doubled, whoever crashes or sleeps at whatever step:
 
 * A part includes all segments of its hour, or its day's hours, that were final at one look, and all that the generation
   before it does. Looks are ordered (see holdings.py), so of two parts of an hour one includes all that the other does.
-* A part gets its name by a link, after it was verified and is durable; the name of a generation that exists is not given
-  again. Who comes too late changes nothing. Where the generation is gone already, since a newer one replaced it, a
-  sleeper can still give that name; the newer generation, or the day's part that includes more, is taken all the same.
+* A part gets its name by a link, after it was verified and is durable; the name of a generation that exists is not
+  given again. Who comes too late changes nothing. Where the generation is gone already, since a newer one replaced it,
+  a sleeper can give that name once more; the newer one, or the day that includes more, is taken all the same.
 * Readers look for parts first and then at the logs: a segment is in the part they take, or is read beside it.
 * Deleted is only what the parts that readers take include, after a grace. What one look finds included, every later
   look does. A reader whose file is gone looks again.
@@ -21,7 +21,7 @@ import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -35,9 +35,11 @@ from vibezen.metrics.connection import check_server, connect, redacted, redis_ur
 from vibezen.metrics.consumers import compact_lease
 from vibezen.metrics.consumers.compact_lease import Lease
 from vibezen.metrics.consumers.compacting import Job, due, waiting
+from vibezen.metrics.consumers.engine import Damaged, Engine
 from vibezen.metrics.consumers.holdings import Holding, Holdings
-from vibezen.metrics.consumers.part_writer import Damaged, Made, PartWriter
+from vibezen.metrics.consumers.part_writer import Made, PartWriter
 from vibezen.metrics.consumers.roles import ArchiveRole
+from vibezen.metrics.consumers.rollup_writer import RollupWriter
 from vibezen.metrics.consumers.supervisor import RETRY_MAX, TICK
 from vibezen.metrics.consumers.sweeping import Sweeper
 from vibezen.metrics.consumers.worker import passes
@@ -71,7 +73,10 @@ class Compactor:
         self._layout, self._settings, self._holdings = layout, settings, holdings
         self._check, self._now = check, now
         folder = layout.compacting / str(epoch)
-        self.writer = PartWriter(layout, layout.read().id, folder, settings.compaction.level)
+        store, gauges = layout.read().id, settings.catalogue().gauges()
+        self.engine = Engine(folder)
+        self.writer = PartWriter(layout, store, self.engine, settings.compaction.level)
+        self.rollups = RollupWriter(layout, store, self.engine, settings.aggregation.labels, gauges)
         self._sweeper = Sweeper(layout, settings.compaction.grace_seconds, check)
         self._folder, self._epoch = folder, epoch
         self._not_before: dict[str, float] = {}
@@ -86,7 +91,7 @@ class Compactor:
                 shutil.rmtree(path, ignore_errors=True)
 
     def close(self) -> None:
-        self.writer.close()
+        self.engine.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def look(self) -> tuple[list[Holding], list[Job]]:
@@ -103,8 +108,24 @@ class Compactor:
             if stopping():
                 return False
             published = self._do(job) or published
+        if self._settings.compaction.rollups and not stopping():
+            self._roll_up(holdings, stopping)
         self._sweeper.sweep(holdings, self._holdings.logs, self._now())
         return published
+
+    def _roll_up(self, holdings: Iterable[Holding], stopping: Callable[[], bool]) -> None:
+        """Make the rollups of day parts that have none."""
+        for day in [one.view.day for one in holdings if one.view.day is not None]:
+            waits = self._not_before.get(f"rollup {day.path}", 0.0) > self._now()
+            if waits or stopping() or not self.rollups.is_due(day):
+                continue
+            try:
+                self._check()
+                self.rollups.write(day)
+            except FileNotFoundError:
+                continue  # the next generation has replaced it
+            except Damaged as error:
+                self._note_damage(f"rollup {day.path}", str(error))
 
     def books(self) -> dict[str, str]:
         """What it says of itself."""
@@ -126,7 +147,7 @@ class Compactor:
             return True  # what it was to be made of was replaced meanwhile: look again
         except Damaged as error:
             self._check()  # a sleeper finds files gone that are in parts by now
-            self._note_damage(job, str(error))
+            self._note_damage(job.folder, str(error))
             return False
         self.trouble.pop(job.folder, None)
         return self._publish(made)
@@ -139,12 +160,13 @@ class Compactor:
             log.info("compactor: %s: %d events, %d bytes", what, made.footer.events, self._size(made.job.path))
         return True
 
-    def _note_damage(self, job: Job, why: str) -> None:
-        self._not_before[job.folder] = self._now() + DAMAGE_SECONDS
-        self.trouble[job.folder] = why
+    def _note_damage(self, what: str, why: str) -> None:
+        """`what`: the folder of a part, or the part that a rollup is made of."""
+        self._not_before[what] = self._now() + DAMAGE_SECONDS
+        self.trouble[what] = why
         if why not in self._told:
             self._told.add(why)
-            log.error("compactor: %s; events/%s stays as it is", why, job.folder)
+            log.error("compactor: %s; it stays as it is", why)
 
     def _size_of(self, part: Part) -> int:
         return self._size(part.path)
@@ -200,10 +222,13 @@ class CompactorProcess:
     def _lead(self, client: Redis) -> bool:
         """Compact for as long as the lease is ours; False when another process holds it."""
         seen = max((int(path.name) for path in made_by(self._layout)), default=0)
-        interrupted: list[PartWriter] = []
-        lease = compact_lease.take(
-            client, self._url, self._keys, self._owner, seen, lambda: [one.interrupt() for one in interrupted] and None
-        )
+        engines: list[Engine] = []
+
+        def interrupt() -> None:
+            for engine in engines:
+                engine.interrupt()
+
+        lease = compact_lease.take(client, self._url, self._keys, self._owner, seen, interrupt)
         if lease is None:
             return False
         if self._warned:
@@ -211,7 +236,7 @@ class CompactorProcess:
             self._warned = False
         holdings = Holdings(self._layout, lambda shard: _epoch(client, self._keys.fence(shard, ARCHIVE)))
         compactor = Compactor(self._layout, self._settings, holdings, lease.epoch, lambda: lease.keep(client))
-        interrupted.append(compactor.writer)
+        engines.append(compactor.engine)
         try:
             compactor.clear()
             self._work(client, lease, compactor)

@@ -10,31 +10,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from vibezen.metrics import part_sql
 from vibezen.metrics.clock import HOUR
 from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.committed import BLOCK_BYTES
 from vibezen.metrics.consumers.compacting import Job, Source
+from vibezen.metrics.consumers.engine import Damaged, Engine, failures
 from vibezen.metrics.consumers.holdings import Pending
-from vibezen.metrics.errors import Fenced, MissingExtra, StoreError, StoreFull
 from vibezen.metrics.event_sql import Sql
-from vibezen.metrics.layout import FILE_MODE, FOLDER_MODE, Layout, fsync_folder, make_folder, space
+from vibezen.metrics.layout import Layout, fsync_folder, make_folder, space
 from vibezen.metrics.part_files import read_footers
 from vibezen.metrics.parts import KEY, Footer, HourOf, Input, encode_footer
 
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
-
-ROW_GROUP: Final = 122_880
-MEMORY: Final = "190MB"
-"""What DuckDB may hold; what is more goes to the folder of what is in the making."""
-THREADS: Final = 2
-
-
-class Damaged(StoreError):
-    """What should go into a part is not as it was written. Nothing is made of it until a person has looked."""
+ROW_GROUP: Final = 81_920
+"""Rows that are compressed together, and read or passed over together."""
 
 
 class Span(NamedTuple):
@@ -69,20 +60,17 @@ class Made(NamedTuple):
 
 
 class PartWriter:
-    """Makes parts of one store, in a folder of its own for what is in the making."""
+    """Makes parts of one store."""
 
-    def __init__(self, layout: Layout, store: str, folder: Path, level: int) -> None:
-        _duckdb()  # without it, nothing is begun
-        self._layout, self._store, self._folder, self._level = layout, store, folder, level
-        self._connection: DuckDBPyConnection | None = None
+    def __init__(self, layout: Layout, store: str, engine: Engine, level: int) -> None:
+        self._layout, self._store, self._engine, self._level = layout, store, engine, level
 
     def make(self, job: Job) -> Made:
         """Raises Damaged, StoreFull, FileNotFoundError when a part it was to be made of is gone."""
         for one in job.segments:
             check_segment(self._layout, one.extent)
-        self._folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        file = self._folder / f"{job.folder.replace('/', '-')}-{job.generation}.parquet"
-        with self._failures(job):
+        file = self._engine.folder / f"{job.folder.replace('/', '-')}-{job.generation}.parquet"
+        with self._failures(job), failures(f"events/{job.folder}"):
             older = [self._rows_of(number, each) for number, each in enumerate(job.sources)]
             lines = [self._lines(job)] if job.segments else []
             sums = self._sum_up(job, lines, older)
@@ -104,16 +92,6 @@ class PartWriter:
             made.file.unlink(missing_ok=True)
         fsync_folder(target.parent)
         return True
-
-    def interrupt(self) -> None:
-        """From another thread: end what is being made."""
-        if self._connection is not None:
-            self._connection.interrupt()
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
     def _lines(self, job: Job) -> Sql:
         by_shard: dict[int, list[Path]] = {}
@@ -139,7 +117,7 @@ class PartWriter:
 
     def _sums(self, rows: Sql) -> Sums:
         hours, content = {}, 0
-        for hour, events, contents, first, last, bad in self._run(part_sql.by_hour(rows)):
+        for hour, events, contents, first, last, bad in self._engine.run(part_sql.by_hour(rows)):
             if hour is None or bad:
                 raise Damaged(f"{bad or events} lines are no events")
             hours[hour] = Span(events, first, last)
@@ -168,14 +146,12 @@ class PartWriter:
         )
 
     def _copy(self, rows: Sql, footer: Footer, file: Path) -> None:
-        file.unlink(missing_ok=True)
-        file.touch(FILE_MODE)
+        ordered = Sql(f"SELECT {part_sql.COLUMNS} FROM ({rows.text}) ORDER BY metric, ts", rows.parameters)  # noqa: S608
         options = (
-            f"FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {int(self._level)}, PARQUET_VERSION v1,"
-            f" ROW_GROUP_SIZE {ROW_GROUP}, USE_TMP_FILE false, KV_METADATA {{{KEY}: $footer}}"
+            f"COMPRESSION zstd, COMPRESSION_LEVEL {int(self._level)}, PARQUET_VERSION v1, ROW_GROUP_SIZE {ROW_GROUP},"
+            f" KV_METADATA {{{KEY}: $footer}}"
         )
-        text = f"COPY (SELECT {part_sql.COLUMNS} FROM ({rows.text}) ORDER BY metric, ts) TO $file ({options})"
-        self._run(Sql(text, {**rows.parameters, "file": str(file), "footer": encode_footer(footer)}))
+        self._engine.write(ordered, file, options, {"footer": encode_footer(footer)})
 
     def _verify(self, file: Path, footer: Footer, sums: Sums) -> None:
         """What lies on disk is what went in, row for row, and it is there to stay."""
@@ -184,26 +160,15 @@ class PartWriter:
         if self._sums(part_sql.rows([], [file])) != sums or read_footers([file])[file] != footer:
             raise Damaged(f"{file.name}: what was written is not what went into it")
 
-    def _run(self, sql: Sql) -> list[tuple[Any, ...]]:
-        if self._connection is None:
-            self._connection = _connect(self._folder)
-        rows: list[tuple[Any, ...]] = self._connection.execute(sql.text, sql.parameters).fetchall()
-        return rows
-
     @contextmanager
     def _failures(self, job: Job) -> Iterator[None]:
-        """DuckDB's errors as ours."""
-        duckdb = _duckdb()
+        """A part that is gone was replaced: that is no damage."""
         try:
             yield
-        except duckdb.InterruptException:
-            raise Fenced("compactor: another process has taken over") from None
-        except duckdb.Error as error:
+        except Damaged:
             for source in job.sources:
                 os.stat(self._layout.events / source.part.path)
-            if "No space left" in str(error) or "max_temp_directory_size" in str(error):
-                raise StoreFull(f"storage folder: no space left on device to compact events/{job.folder}") from None
-            raise Damaged(f"events/{job.folder}: {_first_line(error)}") from None
+            raise
 
 
 def check_segment(layout: Layout, extent: Extent) -> None:
@@ -237,28 +202,3 @@ def _runs(hours: Sequence[int]) -> list[tuple[int, int]]:
     ends = [hour for hour, later in pairwise(hours) if later != hour + HOUR]
     begins = [later for hour, later in pairwise(hours) if later != hour + HOUR]
     return [(since, until + HOUR) for since, until in zip([hours[0], *begins], [*ends, hours[-1]], strict=True)]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
-def _duckdb() -> Any:
-    try:
-        import duckdb
-    except ImportError:
-        raise MissingExtra("server", "compacting events") from None
-    return duckdb
-
-
-def _connect(folder: Path) -> "DuckDBPyConnection":
-    config = {
-        "threads": THREADS,
-        "memory_limit": MEMORY,
-        "temp_directory": str(folder / "spill"),
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "python_enable_replacements": "false",
-    }
-    connection: DuckDBPyConnection = _duckdb().connect(":memory:", config=config)
-    return connection

@@ -7,6 +7,7 @@ commit that fills it was accepted; a stale owner's commit is refused, so its lat
 import os
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -56,12 +57,17 @@ class Segment:
         self.crc = zlib.crc32(data, self.crc)
 
     def _open(self) -> int:
-        make_folder(self.path.parent)
-        with space():
-            self._fd = fd = os.open(hidden(self.path), OPEN_FLAGS, FILE_MODE)
+        self._fd = fd = self._create()
         for folder in self.path.parents[:3]:  # a crash may have come between making a folder and this
             fsync_folder(folder)
         return fd
+
+    def _create(self) -> int:
+        while True:
+            make_folder(self.path.parent)
+            # A compactor removes empty folders of old hours.
+            with suppress(FileNotFoundError), space():
+                return os.open(hidden(self.path), OPEN_FLAGS, FILE_MODE)
 
     def extent(self, *, closed: bool = False) -> Extent:
         return Extent(self.relative, self.end, self.events, self.min_ts, self.max_ts, self.crc, closed)

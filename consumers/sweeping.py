@@ -107,7 +107,10 @@ class Sweeper:
                     generation = generation_of(name)
                     if day is None or generation is None or self._published(day) > now - self._grace:
                         continue
-                    if generation < day.footer.generation:
+                    kept = (
+                        day.footer.base if day.footer.moved is not None else None
+                    )  # it tells of what is elsewhere now
+                    if generation < day.footer.generation and generation != kept:
                         self._delete(folder / name)
                         deleted += 1
         return deleted

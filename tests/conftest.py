@@ -33,6 +33,7 @@ for _name in (
     "serving",
     "pipeline",
     "stored",
+    "segments",
     "gateways",
     "mutants",
     "soak_plan",

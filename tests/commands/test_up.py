@@ -155,7 +155,7 @@ def test_started_again_it_goes_on_where_it_stopped(
 def test_children_die_with_it_even_when_it_is_killed(start_up: StartUp, wait_until: WaitUntil) -> None:
     up = start_up()
     children = children_of(up.pid)
-    assert len(children) == 5
+    assert len(children) == 6
     up.kill()
     wait_until(lambda: not any(map(is_alive, children)))
 

@@ -46,6 +46,7 @@ def test_procfile_has_every_role_that_serves() -> None:
     assert [name for name in started() if name.startswith("Procfile")] == [
         "Procfile archive",
         "Procfile aggregate",
+        "Procfile compact",
         "Procfile api",
         "Procfile gateway",
     ]

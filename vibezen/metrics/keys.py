@@ -11,6 +11,9 @@ AGGREGATE: Final = "aggregate"
 GROUPS: Final = (ARCHIVE, AGGREGATE)
 """The declared groups: a stream is created with them, and is trimmed to what all of them have committed."""
 
+COMPACT: Final = "compact"
+"""What compacts: no group of the stream, since it reads files."""
+
 IMPORTS: Final = "import-"
 """How the producers of imports are named: their numbers are bookmarks, and stay for as long as the server does."""
 

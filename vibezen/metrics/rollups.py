@@ -1,8 +1,9 @@
 """Rollups: the 1-minute windows of a whole UTC date in one Parquet file, beside the day part they were made from.
 
-`rollups/1m/date=D/part-<g>.parquet` has a row per minute, metric and labels. A row's `labels` is sorted JSON text, as in
-a series key; NULL: the metric as a whole, over all its series. Rows are sorted by metric, labels (NULL first) and time,
-so that a question about the metric as a whole reads little else. Like a series, a gauge's row carries its producer.
+`rollups/1m/date=D/part-<g>.parquet` has a row per minute, metric and labels. A row's `labels` is sorted JSON text, as
+in a series key; NULL: the metric as a whole, over all its series. Rows are sorted by metric, labels (NULL first) and
+time, so that a question about the metric as a whole reads little else. As in series,
+a gauge's row carries its producer.
 
 | column | |
 |---|---|
@@ -37,9 +38,10 @@ COLUMNS: Final = (
 class RollupFooter(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a rollup says of itself, under the same key as a part's footer.
 
-    It stands for the day part `part` (a path below the events folder) as long as that has this `content`. `labels`: the
-    metadata keys its series are made of. `metrics`: those it has; of any other of the date it has nothing. `gauges`:
-    those of them whose series carry their producer.
+    It was made from the day part `part` (a path below the events folder), and stands for any that has the same
+    `content`, one that was moved elsewhere too. `labels`: the metadata keys its series are made of. `metrics`: those
+    it has whole; `totals`: those of which it has only the rows without labels. Of any other it has nothing, since that
+    would take more than a tenth of its events. `gauges`: those of them whose series carry their producer.
     """
 
     store: str
@@ -48,15 +50,16 @@ class RollupFooter(msgspec.Struct, frozen=True, omit_defaults=True):
     content: str
     labels: list[str]
     metrics: list[str]
+    totals: list[str] = []
     gauges: list[str] = []
     format: int = FORMAT
 
     def stands_for(self, part: Part) -> bool:
-        return (self.part, self.content) == (part.path, part.footer.content)
+        return (self.store, self.content) == (part.footer.store, part.footer.content)
 
 
 def rollup_path(layout: Layout, date: int, generation: int) -> Path:
-    """Where the rollup of a day part lies, if it was worth making one."""
+    """Where the rollup made from a day part lies. It is there as soon as it was tried; where none pays, it has none."""
     return layout.rollups / date_folder(date) / part_name(generation)
 
 

@@ -1,4 +1,4 @@
-"""`vibezen-metrics up`: server, gateway, archiver, aggregator and API in one process tree.
+"""`vibezen-metrics up`: server, gateway, archiver, aggregator, compactor and API in one process tree.
 
 Everything that can be wrong is looked at before a child starts. Stopping follows the stream: first who appends, then,
 once both groups have read everything, who consumes, then who serves, at last the server.
@@ -33,7 +33,7 @@ from vibezen.metrics.connection import (
 )
 from vibezen.metrics.embedded import EmbeddedServer, private_folder
 from vibezen.metrics.errors import AddressInUse, StoreError, StoreInUse
-from vibezen.metrics.keys import GROUPS, Keys
+from vibezen.metrics.keys import COMPACT, GROUPS, Keys
 from vibezen.metrics.layout import FILE_MODE, Layout, publish
 from vibezen.metrics.processes import Tree
 from vibezen.metrics.serving.access import access_for, page_url
@@ -47,6 +47,7 @@ DEMO_HISTORY_SECONDS: Final = 1800
 part waiting."""
 LOCK_FILE: Final = ".up.lock"
 """In the storage folder; held for as long as `up` runs, and empty after it ended as it should."""
+CONSUMING: Final = (*GROUPS, COMPACT)
 APPENDING: Final = ("simulate", "gateway")
 """Children that append."""
 DRAIN_SECONDS: Final = 10.0
@@ -195,7 +196,7 @@ def _start_roles(tree: Tree, settings: Settings, url: str, simulate: Sequence[st
         "PYTHONUNBUFFERED": "1",
     }
     file = ["--config", str(settings.source.absolute())] if settings.source else []
-    for group in GROUPS:
+    for group in CONSUMING:
         tree.start_python(group, ["consume", group, *file], environ)
     tree.start_python("api", ["api", *file], environ)
     tree.start_python("gateway", ["gateway", *file], environ)
@@ -280,5 +281,5 @@ def _stopped_in_order(tree: Tree) -> Iterator[None]:
     try:
         yield
     finally:
-        for names in (APPENDING, GROUPS, ("api",), ("server",)):
+        for names in (APPENDING, CONSUMING, ("api",), ("server",)):
             tree.stop(*names, seconds=STOP_SECONDS)

@@ -12,7 +12,7 @@ from vibezen.metrics.connection import redacted
 from vibezen.metrics.serving.access import page_url
 
 STYLES: Final = {
-    **{"archive": "blue", "aggregate": "magenta", "api": "green", "gateway": "cyan"},
+    **{"archive": "blue", "aggregate": "magenta", "compact": "yellow", "api": "green", "gateway": "cyan"},
     **{"simulate": "yellow", "up": "bold"},
 }
 WIDTH: Final = max(map(len, STYLES))
