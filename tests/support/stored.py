@@ -4,27 +4,27 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import duckdb
+import msgspec
 
 from vibezen.metrics import part_sql
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.commitlog import Counters, Extent, Record, encode_record, read_log
-from vibezen.metrics.committed import CommittedFiles, Snapshot
+from vibezen.metrics.committed import CommittedFiles
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.event_sql import Sql
-from vibezen.metrics.layout import Layout, SegmentName, date_folder, partition_of, segment_name
+from vibezen.metrics.layout import Layout, SegmentName, date_folder, hour_of, partition_of, segment_name
 from vibezen.metrics.part_files import read_footers
-from vibezen.metrics.parts import KEY, Footer, HourOf, Input, encode_footer, generation_of, part_name, view
+from vibezen.metrics.parts import KEY, Footer, HourOf, Input, Part, encode_footer, generation_of, part_name, view
 
 
 def archive(
-    layout: Layout, events: Iterable[Event] | Sequence[bytes], *, shard: int = 0, closed: bool = True, epoch: int = 1
+    layout: Layout, events: Iterable[Event | bytes], *, shard: int = 0, closed: bool = True, epoch: int = 1
 ) -> list[Extent]:
     """Commit events, or the lines of events, to new segments of `shard`, one for each hour."""
-    given = list(events)
-    lines = [one if isinstance(one, bytes) else encode_lines([one]) for one in given]
+    lines = [one if isinstance(one, bytes) else encode_lines([one]) for one in events]
     by_partition: dict[str, list[tuple[float, bytes]]] = {}
     for line in lines:
         ts = _time(line)
@@ -49,8 +49,6 @@ def archive(
 
 
 def _time(line: bytes) -> float:
-    import msgspec
-
     ts: float = msgspec.json.decode(line)["ts"]
     return ts
 
@@ -148,9 +146,6 @@ def sweep(layout: Layout) -> None:
         newest: dict[Path, Path] = {}
         for path in sorted(paths, key=lambda path: footers[path].generation):
             newest[path.parent] = path
-        from vibezen.metrics.layout import hour_of
-        from vibezen.metrics.parts import Part
-
         days = [path for path in newest.values() if path.parent.name.startswith("date=")]
         parts = {path: Part(path.relative_to(layout.events).as_posix(), footers[path]) for path in newest.values()}
         hours = {hour_of(part.path): part for path, part in parts.items() if path not in days}
@@ -161,7 +156,3 @@ def sweep(layout: Layout) -> None:
                 path.unlink()
         for name in taken.included:
             (layout.events / name).unlink(missing_ok=True)
-
-
-def snapshot_of(layout: Layout) -> Snapshot:
-    return CommittedFiles(layout).snapshot()

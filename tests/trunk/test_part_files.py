@@ -229,7 +229,7 @@ def test_what_is_no_part_of_this_place_is_refused_by_name(layout: Layout, reader
     with pytest.raises(StoreError, match=r"hour=13/part-1\.parquet: is a part of another hour"):
         count(reader)
     (layout.events / partition_of(FIRST + HOUR) / part.name).unlink()
-    duckdb.sql("SELECT 1 AS x").write_parquet(str(foreign))
+    duckdb.execute("COPY (SELECT 1 AS x) TO $target (FORMAT parquet)", {"target": str(foreign)})
     with pytest.raises(StoreError, match=r"part-9\.parquet: no part of a store"):
         count(reader)
     foreign.rename(foreign.with_name("mine.parquet"))

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -34,15 +35,20 @@ _decoder: Final = msgspec.json.Decoder(Event)
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
+@lru_cache(maxsize=100_000)
+def _hour_of(folder: str) -> int:
+    return hour_of(f"{folder}/")
+
+
 class _Log:
-    """One commit log as far as it was read: its segments by hour and path."""
+    """One commit log as far as it was read: what it names by hour and path."""
 
     def __init__(self) -> None:
         self._inode = self._length = 0
         self.last = Record()
-        self.by_hour: dict[int, dict[str, Segment]] = {}
+        self.by_hour: dict[int, dict[str, Extent]] = {}
 
-    def read(self, path: Path, events: Path) -> None:
+    def read(self, path: Path) -> None:
         """Take in what was appended; all of it when a successor has put another file there."""
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -52,9 +58,7 @@ class _Log:
             file.seek(self._length)
             added = fold_on(LogState(self._length, {}, {}, self.last), file.read())
         for name, extent in added.extents.items():
-            hour = hour_of(name)
-            segment = Segment(events / name, hour, extent.end, extent.events, extent.closed)
-            self.by_hour.setdefault(hour, {})[name] = segment
+            self.by_hour.setdefault(_hour_of(os.path.dirname(name)), {})[name] = extent
         self._length, self.last = added.length, added.last
 
 
@@ -67,7 +71,7 @@ class CommittedFiles:
         self._parts = PartFiles(layout)
         self._logs: dict[Path, _Log] = {}
         self._sealed: set[Path] = set()
-        self._sealed_hours: dict[int, dict[str, Segment]] = {}
+        self._sealed_hours: dict[int, dict[str, Extent]] = {}
 
     def snapshot(self, within: range | None = None) -> Snapshot:
         """What is committed now; `within`: the hours that matter, None for all. Raises StoreError when the logs or
@@ -103,7 +107,7 @@ class CommittedFiles:
             for _, path in self._layout.logs(shard):
                 logs[path] = log = self._logs.get(path) or _Log()
                 if not log.last.sealed:
-                    log.read(path, self._layout.events)
+                    log.read(path)
                 position = log.last.position
                 if shard not in positions or id_order(position) > id_order(positions[shard]):
                     positions[shard] = position
@@ -127,9 +131,9 @@ class CommittedFiles:
 
 
 def _within(
-    within: range | None, by_hour: Mapping[int, dict[str, Segment]], into: dict[int, dict[str, Segment]]
-) -> dict[int, dict[str, Segment]]:
-    """`into` with the segments of these hours, in time that does not grow with the number of other hours."""
+    within: range | None, by_hour: Mapping[int, dict[str, Extent]], into: dict[int, dict[str, Extent]]
+) -> dict[int, dict[str, Extent]]:
+    """`into` with the extents of these hours, in time that does not grow with the number of other hours."""
     if within is None:
         hours: Iterable[int] = by_hour
     elif len(within) < len(by_hour):

@@ -25,6 +25,13 @@ _REMEMBERED: Final = 1000
 """Dates whose footers are kept in memory, some 50 KB each."""
 
 
+_WHOLE: Final = (
+    'SELECT max(ts), max(metric), max(value), max(sample_rate), max("count"), max(metadata), max(shard)'
+    " FROM read_parquet($1, hive_partitioning=false)"
+)
+"""Reads all of a part."""
+
+
 class _Found(NamedTuple):
     """One part file, told apart from another one that had its name before."""
 
@@ -172,11 +179,10 @@ def _footers(paths: list[Path]) -> Iterator[tuple[Path, Footer]]:
 def damaged_part(places: Iterable[str]) -> str:
     """Which of these parts cannot be read, in one line: DuckDB's own words often name none. Empty where all can."""
     duckdb = _duckdb()
-    columns = 'max(ts), max(metric), max(value), max(sample_rate), max("count"), max(metadata), max(shard)'
     with _connection().cursor() as cursor:
         for place in places:
             try:
-                cursor.execute(f"SELECT {columns} FROM read_parquet($1, hive_partitioning=false)", [place]).fetchall()
+                cursor.execute(_WHOLE, [place]).fetchall()
             except (duckdb.Error, UnicodeDecodeError) as error:
                 return f"{place}: is damaged: {first_line(error)}; bring it back from a backup"
     return ""

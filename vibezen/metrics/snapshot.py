@@ -5,12 +5,13 @@ with the same committed lines; parts never change. So it stays true while it is 
 new one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from vibezen.metrics.batch import EntryId
 from vibezen.metrics.clock import HOUR
+from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.layout import hidden
 from vibezen.metrics.parts import Part, View, date_of
 
@@ -74,11 +75,12 @@ class Files(NamedTuple):
 
 class Snapshot:
     """All that was committed at one moment, of the hours that were asked about. `positions`: how far each shard's
-    archive was. `by_hour`: segments by their path below the events folder."""
+    archive was. `by_hour`: what logs name, by its path below the events
+    folder."""
 
     def __init__(
         self,
-        by_hour: Mapping[int, Mapping[str, Segment]],
+        by_hour: Mapping[int, Mapping[str, Extent]],
         positions: Mapping[int, EntryId],
         views: Mapping[int, View],
         events: Path,
@@ -115,12 +117,15 @@ class Snapshot:
 
     def _segments(self, hour: int) -> Sequence[Segment]:
         """Those of the hour that no part includes."""
-        segments, view = self._by_hour.get(hour), self._views.get(date_of(hour))
-        if not segments:
+        extents, view = self._by_hour.get(hour), self._views.get(date_of(hour))
+        if not extents:
             return ()
-        if view is None:
-            return list(segments.values())
-        return [segment for path, segment in segments.items() if path not in view.included]
+        included: Collection[str] = view.included if view else ()
+        return [
+            Segment(self._events / path, hour, extent.end, extent.events, extent.closed)
+            for path, extent in extents.items()
+            if path not in included
+        ]
 
     def _span(self, part: Part, hours: Sequence[int]) -> PartSpan:
         spans = None if part.footer.hours.keys() <= set(hours) else _runs(hours)
