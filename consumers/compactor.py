@@ -231,6 +231,7 @@ class CompactorProcess:
         writers.append(compactor.writer)
         try:
             compactor.clear()
+            compactor.keeper.check()
             self._work(client, lease, compactor)
         finally:
             compactor.close()

@@ -39,17 +39,26 @@ class Keeper:
         """Move out what is due, for as long as nobody asks to stop. Raises Fenced, StoreFull."""
         if self._settings.external.url is None or self._now() < self._not_before:
             return
+        external = External(self._settings.external.url)
         for one in self.to_move(holdings):
             if stopping():
                 return
             try:
-                moving.move(self._layout, External(self._settings.external.url), one, self._check)
+                moving.move(self._layout, external, one, self._check)
             except ExternalAway as away:
                 self.note(away)
                 return
         if self.trouble:
             log.warning("external storage: it is there again")
             self.trouble = ""
+
+    def check(self) -> None:
+        """See at the start that the external storage takes files, not only when the first date is old enough."""
+        if self._settings.external.url is not None:
+            try:
+                External(self._settings.external.url).check()
+            except ExternalAway as away:
+                self.note(away)
 
     def note(self, away: ExternalAway) -> None:
         """The storage does not do what it should: it is left alone for a while."""

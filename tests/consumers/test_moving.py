@@ -2,6 +2,7 @@
 does not lie there."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -349,8 +350,8 @@ def test_damaged_file_in_the_cache_is_fetched_again(layout: Layout, bucket: str)
 def test_nothing_is_fetched_onto_a_disk_that_archivers_need(layout: Layout, bucket: str, monkeypatch: Any) -> None:
     fill(layout)
     settle(layout, bucket)
-    usage = places.shutil.disk_usage(layout.root)
-    monkeypatch.setattr(places.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    usage = shutil.disk_usage(layout.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
     with pytest.raises(StoreFull, match="no space to fetch"):
         answers(layout)
 

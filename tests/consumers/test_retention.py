@@ -16,7 +16,7 @@ from vibezen.metrics.consumers.standing import Standing, hours_of_date, standing
 from vibezen.metrics.errors import Fenced
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import EventReader, Wanted
-from vibezen.metrics.layout import Layout, date_folder, hour_of
+from vibezen.metrics.layout import Layout, date_folder, hour_of, partition_of
 
 FIRST = 1_756_684_800
 """2025-09-01T00:00:00Z."""
@@ -134,7 +134,7 @@ def values(layout: Layout) -> list[float]:
 def compact(layout: Layout, days: range) -> None:
     for number in days:
         for hour in hours_of_date(date(number)):
-            if (layout.events / stored.partition_of(hour)).exists():
+            if (layout.events / partition_of(hour)).exists():
                 stored.compact_hour(layout, hour)
         if number % 2:
             stored.compact_day(layout, date(number))
