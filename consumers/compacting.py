@@ -71,8 +71,6 @@ def waiting(holdings: Iterable[Holding]) -> list[Pending]:
 def _of_date(holding: Holding, now: float, policy: Compaction, size_of: SizeOf) -> list[Job]:
     day = holding.view.day
     if day is not None:
-        if day.footer.moved is not None:
-            return []  # its rows are elsewhere; who moved them brings them together with what came later
         return _next_day(holding, now, policy)
     hours = sorted({one.hour for one in holding.pending})
     jobs = [job for hour in hours for job in _of_hour(holding, hour, now, policy)]
@@ -103,6 +101,8 @@ def _next_day(holding: Holding, now: float, policy: Compaction) -> list[Job]:
 
 def _first_day(holding: Holding, size_of: SizeOf) -> list[Job]:
     sources = _sources(holding)
+    if any(source.part.footer.moved for source in sources):
+        return []  # it was too large to be merged
     if not sources or sum(size_of(source.part) for source in sources) >= MERGED_BYTES:
         return []
     return [Job(holding.date, None, None, sources, ())]

@@ -37,13 +37,15 @@ from vibezen.metrics.consumers.compact_lease import Lease
 from vibezen.metrics.consumers.compacting import Job, due, waiting
 from vibezen.metrics.consumers.engine import Damaged, Engine
 from vibezen.metrics.consumers.holdings import Holding, Holdings
+from vibezen.metrics.consumers.keeping import AWAY_SECONDS, Keeper
+from vibezen.metrics.consumers.moving import fetched
 from vibezen.metrics.consumers.part_writer import Made, PartWriter
 from vibezen.metrics.consumers.roles import ArchiveRole
 from vibezen.metrics.consumers.rollup_writer import RollupWriter
 from vibezen.metrics.consumers.supervisor import RETRY_MAX, TICK
 from vibezen.metrics.consumers.sweeping import Sweeper
 from vibezen.metrics.consumers.worker import passes
-from vibezen.metrics.errors import Fenced, StoreFull
+from vibezen.metrics.errors import ExternalAway, Fenced, StoreFull
 from vibezen.metrics.keys import ARCHIVE, Keys
 from vibezen.metrics.layout import Layout, is_full, why_full
 from vibezen.metrics.parts import Part
@@ -78,6 +80,7 @@ class Compactor:
         self.writer = PartWriter(layout, store, self.engine, settings.compaction.level)
         self.rollups = RollupWriter(layout, store, self.engine, settings.aggregation.labels, gauges)
         self._sweeper = Sweeper(layout, settings.compaction.grace_seconds, check)
+        self.keeper = Keeper(layout, settings, check, now)
         self._folder, self._epoch = folder, epoch
         self._not_before: dict[str, float] = {}
         self._told: set[str] = set()
@@ -103,6 +106,8 @@ class Compactor:
     def round(self, stopping: Callable[[], bool] = lambda: False) -> bool:
         """Make what is due, and sweep; whether more is due at once. Raises Fenced, StoreFull, StoreError."""
         holdings, jobs = self.look()
+        dropped = self.keeper.drop(holdings)  # first: what goes is not compacted before
+        jobs = [job for job in jobs if job.date not in dropped]
         published = False
         for job in jobs[:AT_ONCE]:
             if stopping():
@@ -110,6 +115,8 @@ class Compactor:
             published = self._do(job) or published
         if self._settings.compaction.rollups and not stopping():
             self._roll_up(holdings, stopping)
+        changed = dropped.union(job.date for job in jobs)
+        self.keeper.move([one for one in holdings if one.date not in changed], stopping)
         self._sweeper.sweep(holdings, self._holdings.logs, self._now())
         return published
 
@@ -129,7 +136,8 @@ class Compactor:
 
     def books(self) -> dict[str, str]:
         """What it says of itself."""
-        closed = waiting(self._holdings.look())
+        holdings = self._holdings.look()
+        closed = waiting(holdings)
         troubles = sorted([*self.trouble.values(), *self._holdings.unreadable.values()])
         return {
             "updated": f"{self._now():.3f}",
@@ -137,12 +145,18 @@ class Compactor:
             "waiting_bytes": str(sum(one.extent.end for one in closed)),
             "damaged": str(len(troubles)),
             "trouble": "; ".join(troubles[:3]),
+            **self.keeper.books(holdings),
         }
 
     def _do(self, job: Job) -> bool:
         """Whether a part was published."""
         try:
-            made = self.writer.make(job)
+            with fetched(self._layout, job) as ready:
+                made = self.writer.make(ready)
+        except ExternalAway as away:
+            self._not_before[job.folder] = self._now() + AWAY_SECONDS
+            self.keeper.note(away)
+            return False
         except FileNotFoundError:
             return True  # what it was to be made of was replaced meanwhile: look again
         except Damaged as error:
@@ -239,6 +253,7 @@ class CompactorProcess:
         engines.append(compactor.engine)
         try:
             compactor.clear()
+            compactor.keeper.check()
             self._work(client, lease, compactor)
         finally:
             compactor.close()
@@ -294,7 +309,16 @@ def plan(settings: Settings) -> list[str]:
         keys = Keys(settings.redis.prefix)
         holdings = Holdings(layout, lambda shard: _epoch(client, keys.fence(shard, ARCHIVE)))
         compactor = Compactor(layout, settings, holdings, 0, lambda: None)
-        return [_told(job) for job in compactor.look()[1]]
+        found, jobs = compactor.look()
+        dropped = compactor.keeper.to_drop(found)
+        jobs = [job for job in jobs if job.date not in dropped]
+        changed = dropped.keys() | {job.date for job in jobs}
+        moved = compactor.keeper.to_move(one for one in found if one.date not in changed)
+        return [
+            *map(_told, jobs),
+            *(f"drop {one}" for one in dropped.values()),
+            *(f"move {one}" for one in moved),
+        ]
     finally:
         client.close()
 

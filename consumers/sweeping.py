@@ -70,8 +70,7 @@ class Sweeper:
 
     def _stands_for(self, path: str, date: int, view: View) -> Part | None:
         """The part that readers take in place of this one; None when they take this one."""
-        standing = _parts_of(view)
-        if any(part.path == path for part in standing):
+        if any(_is_newer(path, part.path) for part in _parts_of(view)):
             return None
         file = self._layout.events / path
         try:
@@ -107,10 +106,7 @@ class Sweeper:
                     generation = generation_of(name)
                     if day is None or generation is None or self._published(day) > now - self._grace:
                         continue
-                    kept = (
-                        day.footer.base if day.footer.moved is not None else None
-                    )  # it tells of what is elsewhere now
-                    if generation < day.footer.generation and generation != kept:
+                    if generation < day.footer.rows_of:
                         self._delete(folder / name)
                         deleted += 1
         return deleted
@@ -158,6 +154,13 @@ def _parts_of(view: View) -> list[Part]:
     if view.day is not None:
         parts[view.day.path] = view.day
     return list(parts.values())
+
+
+def _is_newer(path: str, standing: str) -> bool:
+    """Whether a part is the one that stands, or one that was published since then in its place: a stub that says where
+    the rows were moved includes what the part did whose rows they are."""
+    (folder, _, name), (its_folder, _, its_name) = path.rpartition("/"), standing.rpartition("/")
+    return folder == its_folder and (generation_of(name) or 0) >= (generation_of(its_name) or 0)
 
 
 def _of_hour(view: View, hour: int) -> Part:

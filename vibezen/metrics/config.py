@@ -381,6 +381,8 @@ def _check(settings: Settings) -> None:
             f"{where}: vibezen.metrics.buffer_max_events = {settings.buffer_max_events}: expected at least "
             f"buffer_size and {MAX_BATCH_EVENTS}, the largest batch"
         )
+    if settings.external.url is not None:
+        _check_external(settings.external.url, settings.storage_dir, str(where))
     widths = settings.aggregation.widths
     for finer, coarser in pairwise(widths):
         if coarser.seconds % finer.seconds or coarser.keep_seconds < finer.keep_seconds:
@@ -390,6 +392,16 @@ def _check(settings: Settings) -> None:
             )
     if not widths:
         raise ConfigError(f"{where}: vibezen.metrics.aggregation.widths: expected at least one width")
+
+
+def _check_external(url: str, storage_dir: Path, where: str) -> None:
+    from vibezen.metrics.external import URL_RULE, is_url, local_path
+
+    if not is_url(url):  # which is not shown: it may hold credentials
+        raise ConfigError(f"{where}: vibezen.metrics.external.url: expected {URL_RULE}")
+    folder = local_path(url)
+    if folder is not None and folder.resolve().is_relative_to(storage_dir.resolve()):
+        raise ConfigError(f"{where}: vibezen.metrics.external.url: expected a folder outside of storage_dir")
 
 
 def public_view(settings: Settings) -> dict[str, Any]:

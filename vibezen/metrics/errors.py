@@ -11,7 +11,8 @@ MetricsError
 ├── StoreError                  the storage folder cannot be used; exit 1
 │   ├── StoreMismatch           … it belongs to another store than the server knows
 │   ├── StoreInUse              … another `up` holds it
-│   └── StoreFull               … no space: nothing was committed, and the same can be tried again
+│   ├── StoreFull               … no space: nothing was committed, and the same can be tried again
+│   └── ExternalAway            … the external storage does not do now what it should: wait and try again
 ├── ServerError                 the Redis or Valkey server cannot be used; exit 1
 │   ├── ServerUnavailable       … not reachable now: wait and try again
 │   ├── NotReplicated           … it has the events, but fewer replicas than asked for have them
@@ -27,6 +28,7 @@ __all__ = [
     "AddressInUse",
     "BadParameter",
     "ConfigError",
+    "ExternalAway",
     "Fenced",
     "ImportStopped",
     "InvalidEvent",
@@ -124,6 +126,10 @@ class StoreInUse(StoreError):
 
 class StoreFull(StoreError):
     """The disk or a quota has no space for it now. What failed was undone, and can be tried again."""
+
+
+class ExternalAway(StoreError):
+    """The external storage does not answer, or not with what was put there. Questions about what lies here go on."""
 
 
 class ServerError(MetricsError):

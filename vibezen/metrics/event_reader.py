@@ -15,6 +15,7 @@ from vibezen.metrics.errors import BadParameter, MissingExtra, StoreError
 from vibezen.metrics.event_sql import Condition, Reading, Sql, Wanted
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.part_files import damaged_part, first_line
+from vibezen.metrics.places import at_hand
 from vibezen.metrics.snapshot import Files, Segment, Snapshot
 from vibezen.metrics.steps import Plan
 from vibezen.metrics.window import Window
@@ -201,14 +202,21 @@ def reading(files: Files) -> Iterator[Reading]:
     whole = [segment.path for segment in files.segments if segment.closed]
     begun = [(segment.to_read(), segment.lines) for segment in counted]
     parts = [(span.place, span.spans) for span in files.parts]
-    if not copied:
-        yield Reading(whole, begun, parts)
-        return
+    with at_hand([(span.place, span.part.footer.moved) for span in files.parts]):
+        if not copied:
+            yield Reading(whole, begun, parts)
+            return
+        with _together(copied) as together:
+            yield Reading([*whole, together], begun, parts)
+
+
+@contextmanager
+def _together(segments: Sequence[Segment]) -> Iterator[Path]:
     with _scratch_file() as copy:
-        for segment in copied:
+        for segment in segments:
             _copy_beginning(segment, copy.file)
         copy.flush()
-        yield Reading([*whole, Path(copy.name)], begun, parts)
+        yield Path(copy.name)
 
 
 def _scratch_file() -> Any:

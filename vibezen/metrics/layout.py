@@ -74,6 +74,7 @@ class Layout:
         self.quarantine = self.root / "quarantine"  # what is damaged or too old, for people to look at
         self.rollups = self.root / "rollups" / "1m"
         self.compacting = self.root / ".compacting"  # what a compactor has in the making, by its epoch
+        self.cache = self.root / "cache"  # what was fetched from external storage, for those who ask for it again
         self.store_file = self.root / "STORE"
 
     def segment(self, partition: str, name: SegmentName) -> Path:

@@ -68,6 +68,11 @@ class Footer(msgspec.Struct, frozen=True, omit_defaults=True):
     def events(self) -> int:
         return sum(hour.events for hour in self.hours.values())
 
+    @property
+    def rows_of(self) -> int:
+        """The generation whose rows these are: a stub that says where they were moved has those of its base."""
+        return self.generation if self.moved is None or self.base is None else self.base
+
     def paths(self) -> frozenset[str]:
         return frozenset(one.path for one in self.inputs)
 

@@ -55,7 +55,8 @@ class RollupFooter(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int = FORMAT
 
     def stands_for(self, part: Part) -> bool:
-        return (self.store, self.content) == (part.footer.store, part.footer.content)
+        folder, made_from = part.path.rpartition("/")[0], part_name(part.footer.rows_of)
+        return (self.part, self.content) == (f"{folder}/{made_from}", part.footer.content)
 
 
 def rollup_path(layout: Layout, date: int, generation: int) -> Path:

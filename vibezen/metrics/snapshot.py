@@ -14,6 +14,7 @@ from vibezen.metrics.clock import HOUR
 from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.layout import hidden
 from vibezen.metrics.parts import Part, View, date_of
+from vibezen.metrics.places import place_of
 
 
 class Segment(NamedTuple):
@@ -33,8 +34,8 @@ class Segment(NamedTuple):
 
 
 class PartSpan(NamedTuple):
-    """A part, or of its rows those in `spans`, [since, until) in Unix seconds each. `place`: where its rows lie, a path
-    or a URL. `hours`: those it is read for."""
+    """A part, or of its rows those in `spans`, [since, until) in Unix seconds each. `place`: the file its rows lie
+    in, which for one that was moved is there while it is `at_hand`. `hours`: those it is read for."""
 
     part: Part
     place: str
@@ -130,8 +131,8 @@ class Snapshot:
     def _span(self, part: Part, hours: Sequence[int]) -> PartSpan:
         spans = None if part.footer.hours.keys() <= set(hours) else _runs(hours)
         moved = part.footer.moved
-        place = str(self._events / part.path) if moved is None else moved.url
-        return PartSpan(part, place, tuple(hours), spans)
+        place = self._events / part.path if moved is None else place_of(self._events.parent, moved)
+        return PartSpan(part, str(place), tuple(hours), spans)
 
 
 def _runs(hours: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -35,6 +35,7 @@ def examine(load: Callable[[], Settings], clock: Clock = wall) -> Iterator[Findi
     facts = yield from _server(settings, clock)
     known = facts[0].store if facts else None
     yield from store.checks(settings.storage_dir, known, asked=facts is not None)
+    yield store.external(settings.external.url)
     yield ports.port("dashboard port", settings.dashboard.host, settings.dashboard.port)
     yield ports.port("gateway port", settings.gateway.host, settings.gateway.port)
 

