@@ -7,7 +7,7 @@ from vibezen.metrics.config import Settings
 from vibezen.metrics.gathering import Gatherer, Group
 from vibezen.metrics.reports import axis, definition, words
 from vibezen.metrics.reports.axis import Axis
-from vibezen.metrics.reports.comparison import Measured, Verdict, compare
+from vibezen.metrics.reports.comparison import Verdict, compare
 from vibezen.metrics.reports.definition import GROUPED, Definition, Number, Show
 from vibezen.metrics.reports.numbers import Numbers, Place
 from vibezen.metrics.reports.period import Period
@@ -44,9 +44,9 @@ async def build(
         period=_span(period),
         made_at=now,
         exact=numbers.exact,
-        sources=numbers.sources,
+        sources=numbers.sources(),
         as_of=numbers.as_of,
-        empty=not numbers.recorded,
+        empty=numbers.newest_step < period.start,
         notes=_notes(asked, settings, period),
         sections=[part.build(numbers, index) for index, part in enumerate(parts)],
     )
@@ -84,8 +84,9 @@ class _Part:
         self, asked: definition.Section, numbers: tuple[Number, ...], group_by: tuple[str, ...], period: Period
     ) -> None:
         self._asked, self._numbers, self._group_by, self._period = asked, numbers, group_by, period
-        self._now = Place(period.start, period.stop)
-        self._before = Place(period.before, period.before_stop)
+        # Both periods in one reading; between them may be a rest, of a day before that is compared so far.
+        edges = sorted({period.before, period.before_stop, period.start, period.stop})
+        self._both = Place(tuple(edges))
         self._axis: Axis | None = None
         if asked.show is Show.LINES:
             self._axis = axis.lines(period)
@@ -100,14 +101,9 @@ class _Part:
             if self._axis is not None:
                 self._axis.want(numbers, number, self._group_by)
             if show not in (Show.LINES, Show.COLUMNS):
-                numbers.want(self._now, number, judged=True)
-                numbers.want(self._before, number, judged=True)
+                numbers.want(self._both, number, judged=True)
             if show in GROUPED:
-                numbers.want(self._grouped(self._now), number, judged=True)
-                numbers.want(self._grouped(self._before), number, judged=True)
-
-    def _grouped(self, place: Place) -> Place:
-        return place._replace(group_by=self._group_by)
+                numbers.want(self._both._replace(group_by=self._group_by), number, judged=True)
 
     def build(self, numbers: Numbers, index: int) -> Section:
         show = self._asked.show
@@ -125,12 +121,11 @@ class _Part:
         return section
 
     def _figures(self, numbers: Numbers) -> list[Figure]:
-        return [
-            self._figure(number, numbers.value(self._now, number), numbers.value(self._before, number))
-            for number in self._numbers
-        ]
+        return [self._figure(numbers, self._both, number) for number in self._numbers]
 
-    def _figure(self, number: Number, current: Measured, previous: Measured, total: Value = None) -> Figure:
+    def _figure(self, numbers: Numbers, place: Place, number: Number, group: Group = (), total: Value = None) -> Figure:
+        current = numbers.value(place, self._period.start, number, group)
+        previous = numbers.value(place, self._period.before, number, group)
         if number.adds_up:
             previous = previous.scaled(self._period.stretch)
         found = compare(current, previous, number.better)
@@ -148,14 +143,12 @@ class _Part:
         )
 
     def _table(self, numbers: Numbers) -> Table:
-        now, before = self._grouped(self._now), self._grouped(self._before)
-        total = self._figures(numbers)
+        place, total = self._both._replace(group_by=self._group_by), self._figures(numbers)
+        recorded = {g for number in self._numbers for g in numbers.groups(place, number, self._period.start)}
         rows = []
-        for group in sorted({group for number in self._numbers for group in numbers.groups(now, number)}):
+        for group in sorted(recorded):
             figures = [
-                self._figure(
-                    number, numbers.value(now, number, group), numbers.value(before, number, group), all_.value
-                )
+                self._figure(numbers, place, number, group, all_.value)
                 for number, all_ in zip(self._numbers, total, strict=True)
             ]
             rows.append(Row([dict(group).get(label) for label in self._group_by], figures))
