@@ -5,7 +5,7 @@ from typing import Final
 
 from vibezen.metrics.config import Settings
 from vibezen.metrics.gathering import Gatherer, Group
-from vibezen.metrics.reports import axis, definition, words
+from vibezen.metrics.reports import axis, definition, savings, words
 from vibezen.metrics.reports.axis import Axis
 from vibezen.metrics.reports.comparison import Verdict, compare
 from vibezen.metrics.reports.definition import GROUPED, Definition, Number, Show
@@ -14,6 +14,8 @@ from vibezen.metrics.reports.period import Period
 from vibezen.metrics.reports.report import Changes, Chart, DayRow, Days, Figure, Line, Report, Row, Section, Span, Table
 from vibezen.metrics.window_reader import Number as Value
 
+MAX_NAMED: Final = 5
+"""Models without a price that a note names."""
 MAX_LINES: Final = 6
 """Lines of a chart that are told apart by colour."""
 
@@ -37,6 +39,7 @@ async def build(
     for part in parts:
         part.want(numbers)
     await numbers.read()
+    sections = [part.build(numbers, index) for index, part in enumerate(parts)]
     return Report(
         type=name,
         title=asked.title,
@@ -47,8 +50,8 @@ async def build(
         sources=numbers.sources(),
         as_of=numbers.as_of,
         empty=numbers.newest_step < period.start,
-        notes=_notes(asked, settings, period),
-        sections=[part.build(numbers, index) for index, part in enumerate(parts)],
+        notes=[*_notes(asked, settings, period), *_of_savings(parts, numbers)],
+        sections=sections,
     )
 
 
@@ -77,6 +80,18 @@ def _notes(asked: Definition, settings: Settings, period: Period) -> list[str]:
     return [*unknown, *([length] if length else [])]
 
 
+def _of_savings(parts: Sequence["_Part"], numbers: Numbers) -> list[str]:
+    if not any(part.asks(savings.METRIC) for part in parts):
+        return []
+    if not savings.is_known():
+        return ["What the cache saved is told with the price list: pip install 'vibezen-metrics[prices]'."]
+    if not numbers.unpriced:
+        return []
+    named = sorted(numbers.unpriced)
+    more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    return [f"No price is known for {', '.join(named[:MAX_NAMED])}{more}: what the cache saved there is not counted."]
+
+
 class _Part:
     """One section: first it says what it wants to be read, then it is built from that."""
 
@@ -94,6 +109,9 @@ class _Part:
             self._axis = axis.columns(period)
         elif asked.show is Show.DAYS:
             self._axis = axis.calendar(period)
+
+    def asks(self, metric: str) -> bool:
+        return any(number.of.metric == metric for number in self._numbers)
 
     def want(self, numbers: Numbers) -> None:
         show = self._asked.show

@@ -11,7 +11,8 @@ from vibezen.metrics.catalogue import Kind
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.gathering import Asked, Cell, Gathered, Gatherer, Group, Source
 from vibezen.metrics.history import aggregates_of
-from vibezen.metrics.reports.comparison import Measured, divided, measured
+from vibezen.metrics.reports import savings
+from vibezen.metrics.reports.comparison import MIN_SAMPLES, Measured, divided, measured
 from vibezen.metrics.reports.definition import Number, Reading
 from vibezen.metrics.window_reader import QUANTILES
 from vibezen.metrics.window_reader import Number as Value
@@ -49,6 +50,8 @@ class Numbers:
         """Whether all percentiles shown are those of the values themselves."""
         self.as_of: float | None = None
         self._sources: dict[str, Source] = {}
+        self.unpriced: set[str] = set()
+        """Models whose price nobody knows, so that what a cache saved there is not counted."""
         self.newest_step = 0
         """Where the last step begins in which anything was found, in Unix seconds."""
 
@@ -56,6 +59,10 @@ class Numbers:
         """`judged`: it will be compared, so that what tells its noise is wanted too."""
         for reading in _readings(number):
             query = _query(place, reading)
+            if reading.metric == savings.METRIC:
+                self._wanted.setdefault(query, set()).update(("sum", "count"))
+                self._shown.setdefault(query, set())
+                continue
             self._shown.setdefault(query, set()).add(reading.agg)
             self._wanted.setdefault(query, set()).update([reading.agg, "count", *(JUDGING if judged else ())])
 
@@ -99,7 +106,8 @@ class Numbers:
     def groups(self, place: Place, number: Number, start: int | None = None) -> list[Group]:
         """The groups anything was recorded of, in the order of their labels; `start`: in this step."""
         found = self._found[_query(place, number.of)]
-        return sorted(group for group, cells in found.items() if start is None or start in cells)
+        groups = {group for group, cells in found.items() if start is None or start in cells}
+        return sorted({_within(group, place.group_by) for group in groups})
 
     def value(self, place: Place, start: int, number: Number, group: Group = ()) -> Measured:
         """The number in the step that begins at `start`."""
@@ -111,6 +119,8 @@ class Numbers:
         return [self.value(place, start, number, group).value for start, _ in place.steps()]
 
     def _measure(self, place: Place, start: int, reading: Reading, group: Group) -> Measured:
+        if reading.metric == savings.METRIC:
+            return self._saved(place, start, reading, group)
         query = _query(place, reading)
         cell = self._found[query].get(group, {}).get(start)
         if cell is None:
@@ -120,6 +130,20 @@ class Numbers:
         told = dict(zip(names, aggregates_of(cell, names, seconds, kind), strict=True))
         return measured(reading.agg, told, kind)
 
+    def _saved(self, place: Place, start: int, reading: Reading, group: Group) -> Measured:
+        """Tokens read from the cache, each at what it saved; without a price list nobody knows."""
+        total, samples = 0.0, 0.0
+        for found, cells in self._found[_query(place, reading)].items():
+            if start not in cells or _within(found, place.group_by) != group:
+                continue
+            labels, tokens = dict(found), cells[start].total.window()
+            each = savings.saved(labels.get("provider"), labels.get("model"), start)
+            if each is None:
+                self.unpriced.add(labels.get("model", "calls without a model"))
+            else:
+                total, samples = total + each * tokens.sum, samples + tokens.count
+        return Measured(total if samples else None, samples, None, samples >= MIN_SAMPLES)
+
     def _kind(self, reading: Reading) -> Kind:
         return self._gatherer.catalogue[reading.metric].kind
 
@@ -127,7 +151,15 @@ class Numbers:
         return min(stop, self._now) - start
 
 
+def _within(group: Group, labels: tuple[str, ...]) -> Group:
+    """What remains of a group that was told apart by more labels than these."""
+    return tuple(pair for pair in group if pair[0] in labels)
+
+
 def _query(place: Place, reading: Reading) -> _Query:
+    if reading.metric == savings.METRIC:
+        group_by = tuple(dict.fromkeys((*place.group_by, *savings.LABELS)))
+        return _Query(place._replace(group_by=group_by), savings.TOKENS, (*reading.where, savings.CACHED))
     return _Query(place, reading.metric, reading.where)
 
 
