@@ -172,6 +172,8 @@ class _Part:
             rows.append(Row([dict(group).get(label) for label in self._group_by], figures))
         rows.sort(key=lambda row: (row.figures[0].value is None, -(row.figures[0].value or 0)))
         shown = rows[: self._asked.top]
+        for number, all_ in zip(self._numbers, total, strict=True):
+            all_.share = 1.0 if number.adds_up and all_.value else None
         columns = [number.name for number in self._numbers]
         return Table(list(self._group_by), columns, shown, total, len(rows) - len(shown))
 
