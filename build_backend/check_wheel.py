@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = "vibezen/metrics/api/page/dist/"
+REPORT = (PAGE + "report/report.js", PAGE + "report/report.css")
+"""What HTML reports carry inside them."""
 NEVER = re.compile(r"node_modules|/page/(?!dist/)|__pycache__|\.py[co]$|(^|/)tests/")
 
 CORE = """
@@ -55,7 +57,7 @@ def check_contents(wheel: Path) -> set[str]:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         index = archive.read(PAGE + "index.html").decode() if PAGE + "index.html" in names else ""
     alien = sorted(name for name in names if not name.startswith("vibezen/metrics/") or NEVER.search(name))
-    missing = sorted((expected() | {PAGE + asset for asset in assets_of(index)}) - names)
+    missing = sorted(expected().union(REPORT, (PAGE + asset for asset in assets_of(index))) - names)
     if alien or missing or not index:
         raise WheelError(f"wheel: should not hold {alien[:5]}, lacks {missing[:5]}{'' if index else ' and the page'}")
     return names

@@ -43,6 +43,17 @@ web_dashboard = WebDashboard(dashboard)
 await web_dashboard.start()
 """
 
+REPORTER: Final = """
+from vibezen.metrics import MetricsReporter, MetricsStorage
+
+# Generate reports
+storage = MetricsStorage("./metrics_data")
+reporter = MetricsReporter(storage)
+report = await reporter.generate_report("system_performance")
+report = await reporter.generate_weekly_summary()
+csv_data = await reporter.export_metrics(format="csv")
+"""
+
 WRAPPED: Final = """
 import asyncio
 async def snippet():
@@ -103,6 +114,18 @@ def test_the_collector_snippet_records_what_it_says(
     assert first["metadata"] == {"phase": "implementation", "provider": "openai"}
     measured = next(line for line in lines if line["metric"] == "response_time" and line is not first)
     assert measured["metadata"] == {"operation": "code_generation", "lines_generated": 100}
+
+
+def test_the_reporter_snippet_tells_what_was_recorded(
+    surroundings: dict[str, str], tmp_path: Path, start_role: StartRole
+) -> None:
+    surroundings["VIBEZEN_METRICS__STORAGE_DIR"] = str(tmp_path / "metrics_data")
+    run(program(COLLECTOR), surroundings)
+    assert start_role("consume", "archive", "--once", **surroundings).wait() == 0
+    told = run(
+        program(REPORTER, after="print(report['type'], report['empty'], csv_data.count('response_time'))"), surroundings
+    )
+    assert told.split() == ["weekly_summary", "False", "2"]
 
 
 def test_the_dashboard_snippet_serves_the_page_and_the_numbers(surroundings: dict[str, str], port: int) -> None:

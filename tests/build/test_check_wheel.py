@@ -18,7 +18,8 @@ def wheel(check_wheel: ModuleType, tmp_path: Path) -> Make:
     """Make a wheel that is right, but for what is left out, added, or another index.html."""
 
     def make(*, without: str = "", with_: str = "", index: str = INDEX) -> Path:
-        names = check_wheel.expected() | {DIST + "favicon.svg", DIST + "assets/index-x.js", DIST + "index.html"}
+        names = check_wheel.expected().union(check_wheel.REPORT)
+        names |= {DIST + "favicon.svg", DIST + "assets/index-x.js", DIST + "index.html"}
         path = tmp_path / "some.whl"
         with zipfile.ZipFile(path, "w") as archive:
             for name in sorted((names | {with_}) - {without, ""}):
@@ -41,6 +42,9 @@ def test_whole_wheel_is_accepted(check_wheel: ModuleType, wheel: Make) -> None:
         "vibezen/metrics/producers/lua/append.lua",
         DIST + "index.html",
         DIST + "assets/index-x.js",
+        DIST + "report/report.js",
+        "vibezen/metrics/reports/report.html.j2",
+        "vibezen/metrics/reports/types/weekly_summary.yaml",
     ],
 )
 def test_wheel_that_lacks_a_part_is_refused(check_wheel: ModuleType, wheel: Make, missing: str) -> None:

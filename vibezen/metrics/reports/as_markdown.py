@@ -79,6 +79,7 @@ def _figures(figures: Sequence[Figure]) -> Iterator[str]:
 
 
 def _changes(changes: Changes) -> Iterator[str]:
+    yield from (words.in_short(changes), "")
     for name, sentences in words.changes(changes):
         yield from (f"**{name}**", "")
         yield from (f"- {plain(sentence)}" for sentence in sentences)

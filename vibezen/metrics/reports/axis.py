@@ -38,7 +38,7 @@ class Axis:
         return numbers.values(self._place(group_by), number, group)
 
     def _place(self, group_by: tuple[str, ...]) -> Place:
-        return Place(self.starts[0], self.stops[-1], (*self.starts, self.stops[-1]), group_by)
+        return Place((*self.starts, self.stops[-1]), group_by)
 
 
 def calendar(period: Period) -> Axis:

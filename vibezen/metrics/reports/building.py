@@ -5,15 +5,17 @@ from typing import Final
 
 from vibezen.metrics.config import Settings
 from vibezen.metrics.gathering import Gatherer, Group
-from vibezen.metrics.reports import axis, definition, words
+from vibezen.metrics.reports import axis, definition, savings, words
 from vibezen.metrics.reports.axis import Axis
-from vibezen.metrics.reports.comparison import Measured, Verdict, compare
+from vibezen.metrics.reports.comparison import Verdict, compare
 from vibezen.metrics.reports.definition import GROUPED, Definition, Number, Show
 from vibezen.metrics.reports.numbers import Numbers, Place
 from vibezen.metrics.reports.period import Period
 from vibezen.metrics.reports.report import Changes, Chart, DayRow, Days, Figure, Line, Report, Row, Section, Span, Table
 from vibezen.metrics.window_reader import Number as Value
 
+MAX_NAMED: Final = 5
+"""Models without a price that a note names."""
 MAX_LINES: Final = 6
 """Lines of a chart that are told apart by colour."""
 
@@ -37,6 +39,7 @@ async def build(
     for part in parts:
         part.want(numbers)
     await numbers.read()
+    sections = [part.build(numbers, index) for index, part in enumerate(parts)]
     return Report(
         type=name,
         title=asked.title,
@@ -44,11 +47,11 @@ async def build(
         period=_span(period),
         made_at=now,
         exact=numbers.exact,
-        sources=numbers.sources,
+        sources=numbers.sources(),
         as_of=numbers.as_of,
-        empty=not numbers.recorded,
-        notes=_notes(asked, settings, period),
-        sections=[part.build(numbers, index) for index, part in enumerate(parts)],
+        empty=numbers.newest_step < period.start,
+        notes=[*_notes(asked, settings, period), *_of_savings(parts, numbers)],
+        sections=sections,
     )
 
 
@@ -77,6 +80,18 @@ def _notes(asked: Definition, settings: Settings, period: Period) -> list[str]:
     return [*unknown, *([length] if length else [])]
 
 
+def _of_savings(parts: Sequence["_Part"], numbers: Numbers) -> list[str]:
+    if not any(part.asks(savings.METRIC) for part in parts):
+        return []
+    if not savings.is_known():
+        return ["What the cache saved is told with the price list: pip install 'vibezen-metrics[prices]'."]
+    if not numbers.unpriced:
+        return []
+    named = sorted(numbers.unpriced)
+    more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    return [f"No price is known for {', '.join(named[:MAX_NAMED])}{more}: what the cache saved there is not counted."]
+
+
 class _Part:
     """One section: first it says what it wants to be read, then it is built from that."""
 
@@ -84,8 +99,9 @@ class _Part:
         self, asked: definition.Section, numbers: tuple[Number, ...], group_by: tuple[str, ...], period: Period
     ) -> None:
         self._asked, self._numbers, self._group_by, self._period = asked, numbers, group_by, period
-        self._now = Place(period.start, period.stop)
-        self._before = Place(period.before, period.before_stop)
+        # Both periods in one reading; between them may be a rest, of a day before that is compared so far.
+        edges = sorted({period.before, period.before_stop, period.start, period.stop})
+        self._both = Place(tuple(edges))
         self._axis: Axis | None = None
         if asked.show is Show.LINES:
             self._axis = axis.lines(period)
@@ -94,20 +110,18 @@ class _Part:
         elif asked.show is Show.DAYS:
             self._axis = axis.calendar(period)
 
+    def asks(self, metric: str) -> bool:
+        return any(number.of.metric == metric for number in self._numbers)
+
     def want(self, numbers: Numbers) -> None:
         show = self._asked.show
         for number in self._numbers:
             if self._axis is not None:
                 self._axis.want(numbers, number, self._group_by)
             if show not in (Show.LINES, Show.COLUMNS):
-                numbers.want(self._now, number, judged=True)
-                numbers.want(self._before, number, judged=True)
+                numbers.want(self._both, number, judged=True)
             if show in GROUPED:
-                numbers.want(self._grouped(self._now), number, judged=True)
-                numbers.want(self._grouped(self._before), number, judged=True)
-
-    def _grouped(self, place: Place) -> Place:
-        return place._replace(group_by=self._group_by)
+                numbers.want(self._both._replace(group_by=self._group_by), number, judged=True)
 
     def build(self, numbers: Numbers, index: int) -> Section:
         show = self._asked.show
@@ -125,12 +139,11 @@ class _Part:
         return section
 
     def _figures(self, numbers: Numbers) -> list[Figure]:
-        return [
-            self._figure(number, numbers.value(self._now, number), numbers.value(self._before, number))
-            for number in self._numbers
-        ]
+        return [self._figure(numbers, self._both, number) for number in self._numbers]
 
-    def _figure(self, number: Number, current: Measured, previous: Measured, total: Value = None) -> Figure:
+    def _figure(self, numbers: Numbers, place: Place, number: Number, group: Group = (), total: Value = None) -> Figure:
+        current = numbers.value(place, self._period.start, number, group)
+        previous = numbers.value(place, self._period.before, number, group)
         if number.adds_up:
             previous = previous.scaled(self._period.stretch)
         found = compare(current, previous, number.better)
@@ -148,19 +161,19 @@ class _Part:
         )
 
     def _table(self, numbers: Numbers) -> Table:
-        now, before = self._grouped(self._now), self._grouped(self._before)
-        total = self._figures(numbers)
+        place, total = self._both._replace(group_by=self._group_by), self._figures(numbers)
+        recorded = {g for number in self._numbers for g in numbers.groups(place, number, self._period.start)}
         rows = []
-        for group in sorted({group for number in self._numbers for group in numbers.groups(now, number)}):
+        for group in sorted(recorded):
             figures = [
-                self._figure(
-                    number, numbers.value(now, number, group), numbers.value(before, number, group), all_.value
-                )
+                self._figure(numbers, place, number, group, all_.value)
                 for number, all_ in zip(self._numbers, total, strict=True)
             ]
             rows.append(Row([dict(group).get(label) for label in self._group_by], figures))
         rows.sort(key=lambda row: (row.figures[0].value is None, -(row.figures[0].value or 0)))
         shown = rows[: self._asked.top]
+        for number, all_ in zip(self._numbers, total, strict=True):
+            all_.share = 1.0 if number.adds_up and all_.value else None
         columns = [number.name for number in self._numbers]
         return Table(list(self._group_by), columns, shown, total, len(rows) - len(shown))
 

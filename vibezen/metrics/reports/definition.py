@@ -16,7 +16,7 @@ from vibezen.metrics.errors import BadParameter, ConfigError
 from vibezen.metrics.event import is_name
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.question import MAX_GROUP_KEYS, parse_where
-from vibezen.metrics.reports import period
+from vibezen.metrics.reports import period, savings
 from vibezen.metrics.reports.units import unit_of
 from vibezen.metrics.window_reader import AGGREGATES, DEFAULT_AGGREGATE, HISTOGRAM
 
@@ -168,17 +168,17 @@ def numbers(section: Section, settings: Settings) -> tuple[Number, ...]:
             if asked.per is not None:
                 per_agg = _aggs(asked.per.agg, asked.per.metric, settings)[0]
                 per = Reading(asked.per.metric, per_agg, _where(asked.per.where) + _where(section.where))
-            spec = settings.catalogue()[asked.metric]
+            spec = savings.catalogue(settings)[asked.metric]
             better = asked.better if asked.better is not None else spec.better
             named = asked.name or _name(asked.metric)
             name = f"{named}, {agg}" if len(aggs) > 1 or (asked.name is None and not _speaks(agg)) else named
-            found.append(Number(name, of, per, unit_of(of, per, settings.catalogue()), better))
+            found.append(Number(name, of, per, unit_of(of, per, savings.catalogue(settings)), better))
     return tuple(found)
 
 
 def unknown_metrics(definition: Definition, settings: Settings) -> list[str]:
     """Metrics that nothing declares: they may be recorded all the same, or be misspelt."""
-    catalogue = settings.catalogue()
+    catalogue = savings.catalogue(settings)
     asked = [number for section in definition.sections for number in section.numbers]
     named = [one.metric for one in asked] + [one.per.metric for one in asked if one.per is not None]
     return [metric for metric in dict.fromkeys(named) if metric not in catalogue]
@@ -205,7 +205,7 @@ def _several(given: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _aggs(given: str | tuple[str, ...] | None, metric: str, settings: Settings) -> tuple[str, ...]:
-    return _several(given) if given else (DEFAULT_AGGREGATE[settings.catalogue()[metric].kind],)
+    return _several(given) if given else (DEFAULT_AGGREGATE[savings.catalogue(settings)[metric].kind],)
 
 
 def _where(given: str | tuple[str, ...]) -> tuple[Condition, ...]:
@@ -267,6 +267,8 @@ def _check_number(asked: Asked, where: str, settings: Settings) -> None:
         raise ConfigError(f"{where}.agg: expected at least one of {', '.join(AGGS)}")
     for agg in _aggs(asked.agg, asked.metric, settings):
         _check_agg(agg, f"{where}.agg")
+        if asked.metric == savings.METRIC and agg != "sum":
+            raise ConfigError(f"{where}.agg = {agg!r}: {savings.METRIC} has a sum alone")
     _check_condition(asked.where, where)
     if asked.per is not None:
         _check_metric(asked.per.metric, f"{where}.per")

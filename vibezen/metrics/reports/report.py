@@ -117,7 +117,8 @@ class Section(msgspec.Struct, omit_defaults=True):
 
 class Report(msgspec.Struct):
     """`exact`: every number is what the events themselves give; else percentiles are within 1.1 %, by histogram.
-    `as_of`: the newest event seen. `empty`: nothing was recorded in the period or the one before."""
+    `sources`: what numbers were taken from, and between when. `as_of`: the newest event seen. `empty`: nothing was
+    recorded in the period."""
 
     type: str
     title: str

@@ -22,7 +22,7 @@ _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 
 
 def shown(value: Value, unit: str) -> str:
-    """`152 ms`, `1.52 s`, `94.3 %`, `$1.24`, `15.2K tokens`; a dash where there is no number."""
+    """`152 ms`, `1.52 s`, `94.3%`, `$1.24`, `15.2K tokens`; a dash where there is no number."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if unit == SHARE:
@@ -60,7 +60,7 @@ def percent(value: float) -> str:
     scaled = value * 100
     places = 2 if scaled and abs(scaled) < 1 else 1 if abs(scaled) < 1000 else 0
     text = f"{scaled:,.{places}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}%"
 
 
 def _money(value: float) -> str:
@@ -84,7 +84,7 @@ def _seconds(value: float) -> str:
 
 
 def change(figure: Figure) -> str:
-    """`+12 %`, `-3.1 %`, `×4.2`; empty where there is nothing to compare with."""
+    """`+12%`, `-3.1%`, `×4.2`; empty where there is nothing to compare with."""
     if figure.relative is None:
         return "" if figure.change is None else signed(figure.change, figure.unit)
     if figure.relative >= 9.995:
@@ -92,8 +92,8 @@ def change(figure: Figure) -> str:
     size = abs(figure.relative) * 100
     text = f"{size:.0f}" if size >= 9.95 else f"{size:.1f}".removesuffix(".0")
     if text == "0":
-        return "±0 %"
-    return f"{'+' if figure.relative > 0 else '−'}{text} %"
+        return "±0%"
+    return f"{'+' if figure.relative > 0 else '−'}{text}%"
 
 
 def signed(value: float, unit: str) -> str:
@@ -101,7 +101,7 @@ def signed(value: float, unit: str) -> str:
 
 
 def sentence(figure: Figure) -> str:
-    """`Response time, p95: 1.24 s, was 1.51 s (−18 %)`."""
+    """`Response time, p95: 1.24 s, was 1.51 s (−18%)`."""
     now = shown(figure.value, figure.unit)
     if figure.value is None and figure.previous is None:
         return f"{figure.name}: nothing recorded"
@@ -192,6 +192,17 @@ def changes(told: Changes) -> list[tuple[str, list[str]]]:
         ("Too little data to tell", told.too_little_data),
     )
     return [(name, sentences) for name, sentences in every if sentences]
+
+
+def in_short(told: Changes) -> str:
+    """`Of 15 numbers 2 got better and 3 worse; 8 are unchanged, of 2 there is too little data.`"""
+    counts = [len(one) for one in (told.better, told.worse, told.other, told.unchanged, told.too_little_data)]
+    better, worse, other, unchanged, little = counts
+    parts = [f"{better or 'none'} got better and {worse or 'none'} worse"]
+    parts += [f"{other} changed in a way that is neither"] if other else []
+    parts += [f"{unchanged} {'is' if unchanged == 1 else 'are'} unchanged"] if unchanged else []
+    parts += [f"of {little} there is too little data to tell"] if little else []
+    return f"Of {sum(counts)} numbers {'; '.join(parts)}."
 
 
 def origin(report: Report) -> str:
