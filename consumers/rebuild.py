@@ -10,10 +10,10 @@ which is never trimmed beyond the position.
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from redis import Redis
@@ -22,9 +22,8 @@ from vibezen.metrics import scripts
 from vibezen.metrics.account import Account
 from vibezen.metrics.balance import account_of
 from vibezen.metrics.batch import EntryId, id_order
-from vibezen.metrics.clock import HOUR, wall
-from vibezen.metrics.commitlog import Extent
-from vibezen.metrics.committed import Committed, blocks, committed, events_of, open_committed
+from vibezen.metrics.clock import wall
+from vibezen.metrics.committed import blocks, hours_of, open_committed
 from vibezen.metrics.config import Aggregation, Settings
 from vibezen.metrics.consumers.aggregator import Aggregator
 from vibezen.metrics.consumers.lease import PACKAGE, Taken, release, require, take
@@ -32,9 +31,12 @@ from vibezen.metrics.consumers.shard import attach
 from vibezen.metrics.coverage import shape_of
 from vibezen.metrics.errors import StoreError
 from vibezen.metrics.event import MAX_AHEAD
+from vibezen.metrics.event_reader import FilesChanged
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
-from vibezen.metrics.layout import Layout, hour_of, segment_name
+from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import SeriesTable
+from vibezen.metrics.shard_events import Block, ShardEvents
+from vibezen.metrics.verify.parts import PartCheck
 
 LOOKS: Final = 20
 PAUSE: Final = 0.25
@@ -59,7 +61,7 @@ class _Standing(NamedTuple):
     """Where the archiver stands: `files` hold every event up to `position`, and `account` is its account there.
     `stored`: the books of the shard."""
 
-    files: Committed
+    files: ShardEvents
     position: EntryId
     account: Account
     stored: Mapping[bytes, bytes]
@@ -101,9 +103,9 @@ def _rebuild(
     begun = _begin(client, keys, layout, policy, taken, wall() + skew)
     aggregator = Aggregator(client, keys, taken, policy, SeriesTable(policy.labels, gauges), lambda: wall() + skew)
     put = 0
-    for block in _kept(layout, _extents(begun.standing.files, policy, wall() + skew)):
-        put += aggregator.refill(events_of(block))
-        progress(len(block))
+    for block in _kept(begun.standing.files, _hours(policy, wall() + skew)):
+        put += aggregator.refill(block.events)
+        progress(block.bytes)
         if aggregator.wait_ms() == 0:
             aggregator.commit(show=False)
     aggregator.commit(show=False)
@@ -125,7 +127,7 @@ def _begin(client: Redis, keys: Keys, layout: Layout, policy: Aggregation, taken
     windows = _present(client, keys, policy, shard, now)
     names = [keys.events(shard), keys.fence(shard, taken.group), keys.books(shard), keys.floor(shard), *windows]
     for _ in range(LOOKS):
-        standing = _archived(client, keys, layout, shard)
+        standing = _archived(client, keys, layout, shard, _hours(policy, now))
         fields = _books(standing, policy)
         args: list[str | bytes | int | float] = [taken.fence, taken.group, standing.position, ARCHIVE]
         args.append(standing.files.last.before)
@@ -141,14 +143,14 @@ def _begin(client: Redis, keys: Keys, layout: Layout, policy: Aggregation, taken
     )
 
 
-def _archived(client: Redis, keys: Keys, layout: Layout, shard: int) -> _Standing:
+def _archived(client: Redis, keys: Keys, layout: Layout, shard: int, hours: range) -> _Standing:
     """The server first: the logs, read after it, hold all that the archiver has told it of."""
     pipe = client.pipeline(transaction=True)
     pipe.xinfo_groups(keys.events(shard))
     pipe.hgetall(keys.books(shard))
     groups, stored = pipe.execute()
     told = {group["name"]: group["last-delivered-id"].decode() for group in groups}.get(ARCHIVE.encode(), "0-0")
-    files = committed(layout, shard)
+    files = ShardEvents(layout, shard, hours)
     if id_order(told) > id_order(files.last.position):
         # It has read on, and found nothing but what it had: that is in no record, and must not be aggregated either.
         return _Standing(files, told, account_of(stored, ARCHIVE), stored)
@@ -203,31 +205,40 @@ def _account(before: Account, archive: Account) -> Account:
 
 def _require_whole(layout: Layout, shard: int, policy: Aggregation, now: float, progress: Progress) -> None:
     """See that the files are what was committed: where they are not, the windows may be all that is left of it."""
-    for extent in _extents(committed(layout, shard), policy, now):
+    hours = _hours(policy, now)
+    files = ShardEvents(layout, shard, hours)
+    for extent in (extent for hour in hours for extent in files.segments(hour)):
         crc = size = 0
         with suppress(FileNotFoundError), open_committed(layout, extent) as file:
             for block in blocks(file, extent.end):
                 crc, size = zlib.crc32(block, crc), size + len(block)
                 progress(len(block))
         if (crc, size) != (extent.crc, extent.end):
-            raise StoreError(
-                f"{layout.events / extent.path} is damaged or gone, so that windows are left as they are: see "
-                "`vibezen-metrics verify --offline`, and bring the file back from a backup"
-            )
+            raise _not_whole(f"{layout.events / extent.path} is damaged or gone")
+    with closing(PartCheck()) as check:
+        for part in files.parts(hours):
+            if differs := check.differences(part.place, part.part.footer):
+                raise _not_whole(f"{part.place}: {'; '.join(differs)}")
+            progress(Path(part.place).stat().st_size)
 
 
-def _extents(files: Committed, policy: Aggregation, now: float) -> list[Extent]:
-    """Those of all hours whose windows are kept, hour by hour, in the order in which they were archived."""
+def _not_whole(what: str) -> StoreError:
+    return StoreError(
+        f"{what}, so that windows are left as they are: see `vibezen-metrics verify --offline`, and bring the file "
+        "back from a backup"
+    )
+
+
+def _kept(files: ShardEvents, hours: range) -> Iterator[Block]:
+    """Their events. Raises StoreError when a file goes before it was read."""
+    try:
+        for hour in hours:
+            yield from files.read(hour)
+    except FilesChanged as error:
+        raise StoreError(f"{error}; the windows count as incomplete: run it again") from None
+
+
+def _hours(policy: Aggregation, now: float) -> range:
+    """Those whose windows are kept."""
     since = now - max(width.keep_seconds + width.seconds for width in policy.widths)
-    return sorted((extent for path, extent in files.extents.items() if hour_of(path) + HOUR > since), key=_order)
-
-
-def _kept(layout: Layout, extents: Iterable[Extent]) -> Iterator[bytes]:
-    """Their lines, in blocks."""
-    for extent in extents:
-        with open_committed(layout, extent) as file:
-            yield from blocks(file, extent.end)
-
-
-def _order(extent: Extent) -> tuple[Any, ...]:
-    return hour_of(extent.path), segment_name(Path(extent.path))
+    return hours_of(since, now + MAX_AHEAD)

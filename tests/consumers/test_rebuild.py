@@ -11,10 +11,11 @@ import redis
 from tests.support.feeding import Feed, event, total, values_on_disk, windows
 from tests.support.pipeline import Pipeline, sources_of, values_of
 from tests.support.processes import StartRole
+from tests.support.stored import compact_day, compact_hour, sweep
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import scripts
 from vibezen.metrics.balance import NEWEST, books_of
-from vibezen.metrics.clock import wall
+from vibezen.metrics.clock import DAY, wall
 from vibezen.metrics.config import Aggregation
 from vibezen.metrics.consumers import rebuild as rebuilding
 from vibezen.metrics.consumers.lease import take
@@ -115,6 +116,56 @@ def test_windows_made_anew_are_those_that_were_lost(pipeline: Pipeline, anew: An
         key = f"aggregate.{name}".encode()
         assert again[key] == books[key], name
     assert differences(pipeline) == []
+
+
+@pytest.mark.parametrize("kept", ["segments kept", "segments gone", "day"])
+def test_windows_made_anew_of_parts_are_those_that_were_lost(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis, kept: str
+) -> None:
+    now = wall() // 60 * 60
+    for _ in range(2):
+        send(pipeline, mixed(now))
+        pipeline.archive()
+        pipeline.aggregate()
+    before = stored(client)
+    hours = pipeline.reader.snapshot().hours()
+    for hour in hours:
+        compact_hour(pipeline.layout, hour)
+    send(pipeline, mixed(now))
+    pipeline.archive()
+    pipeline.aggregate()
+    added = stored(client)
+    for date in {hour // DAY * DAY for hour in hours} if kept == "day" else ():
+        compact_day(pipeline.layout, date)
+    if kept != "segments kept":
+        sweep(pipeline.layout)
+    assert len(list(pipeline.layout.segments())) < 3 * len(hours) or kept == "segments kept"
+    assert differences(pipeline) == []
+    assert not same(added, before)
+    found = anew()
+    assert (found.events, found.complete) == (3 * 572, True)
+    assert same(stored(client), added)
+    assert differences(pipeline) == []
+
+
+@pytest.mark.parametrize("how", ["changed", "cut", "gone"])
+def test_windows_are_left_as_they_are_where_a_part_is_damaged(
+    pipeline: Pipeline, anew: Anew, client: redis.Redis, how: str
+) -> None:
+    send(pipeline, mixed(wall()))
+    pipeline.archive()
+    pipeline.aggregate()
+    pipeline.archive()
+    path = compact_hour(pipeline.layout, max(hour for hour in pipeline.reader.snapshot().hours()))
+    sweep(pipeline.layout)
+    before, fence, data = stored(client), client.get(KEYS.fence(0, AGGREGATE)), path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-9] if how == "cut" else data[:4] + bytes(60) + data[64:])
+    with pytest.raises(StoreError, match=r"part-1\.parquet|is damaged or gone"):
+        anew()
+    assert (stored(client), client.get(KEYS.fence(0, AGGREGATE))) == (before, fence)
 
 
 def test_windows_that_held_too_much_hold_what_the_files_have(
@@ -303,7 +354,7 @@ def test_a_rebuilding_that_was_replaced_changes_nothing_more(
     before = stored(client)
     kept = rebuilding._kept
 
-    def meanwhile(*args: Any) -> Iterator[bytes]:
+    def meanwhile(*args: Any) -> Iterator[Any]:
         for block in kept(*args):
             monkeypatch.setattr(rebuilding, "_kept", kept)
             assert anew().complete
@@ -371,7 +422,7 @@ def test_a_loss_that_was_noted_meanwhile_is_not_forgotten(
     pipeline.archive()
     kept = rebuilding._kept
 
-    def meanwhile(*args: Any) -> Iterator[bytes]:
+    def meanwhile(*args: Any) -> Iterator[Any]:
         client.set(KEYS.floor(0), "1763985600")
         yield from kept(*args)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from vibezen.metrics.doctor.finding import Finding, fail, ok, size, unknown, warn
-from vibezen.metrics.errors import ConfigError, ExternalAway, MissingExtra, StoreError
+from vibezen.metrics.errors import ConfigError, ExternalAway, MetricsError, MissingExtra, StoreError
 from vibezen.metrics.external import External
 from vibezen.metrics.layout import FOLDER_MODE, Layout, fsync_folder
 
@@ -41,6 +41,7 @@ def checks(root: Path, known: bytes | None, *, asked: bool) -> list[Finding]:
         free_space(root),
         identity(root, known, asked=asked),
         file_system(root),
+        compacted(root),
     ]
 
 
@@ -144,6 +145,23 @@ def external(url: str | None) -> Finding:
         advice = "let this user read and write there; credentials and endpoint come from the environment"
         return fail("external storage", str(error).removeprefix("external storage: "), advice)
     return ok("external storage", f"{url}: files can be written, read and removed")
+
+
+def compacted(root: Path) -> Finding:
+    """Whether the parts can be read that stand for segments: by their footers, `verify` reads them through."""
+    from vibezen.metrics.verify.parts import Compacted
+
+    try:
+        found = Compacted(Layout(root))
+    except (MetricsError, OSError) as error:
+        return unknown("parts", str(error))
+    if found.unreadable:
+        more = f"; and {len(found.unreadable) - 1} more" if len(found.unreadable) > 1 else ""
+        return fail(
+            "parts", f"{found.unreadable[0]}{more}", "bring it back from a backup; see `vibezen-metrics verify`"
+        )
+    events = sum(part.footer.events for part in found.parts)
+    return ok("parts", f"{len(found.parts)}, with {events} events" if found.parts else "none yet")
 
 
 def file_system(root: Path, mounts: Path = Path("/proc/self/mountinfo")) -> Finding:

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from vibezen.metrics.clock import wall
 from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.doctor.finding import Finding, fail, ok, warn
 from vibezen.metrics.layout import Layout
-from vibezen.metrics.verify import logs, segments
+from vibezen.metrics.verify import logs, parts, segments
 from vibezen.metrics.verify.logs import LogFacts
+from vibezen.metrics.verify.parts import Compacted
 from vibezen.metrics.verify.segments import Progress
 
 LOOKS: Final = 4
@@ -28,21 +30,28 @@ Extents = dict[str, Extent]
 
 def size(layout: Layout) -> int:
     """Bytes that `checks` will read at least: for a progress bar."""
-    return sum(extent.end for shard in layout.shards() for extent in named(_logs(layout, shard)).values())
+    compacted = Compacted(layout)
+    extents = (one for shard in layout.shards() for one in named(_logs(layout, shard)).values())
+    return sum(extent.end for extent in extents if not compacted.includes(extent.path)) + sum(
+        path.stat().st_size for part in compacted.parts if (path := layout.events / part.path).exists()
+    )
 
 
 def checks(layout: Layout, progress: Progress) -> Iterator[Finding]:
     """Raises StoreError through the layout, OSError for what cannot be read at all."""
     files = segments.listing(layout)  # before the logs: what has a name by now stands in them
+    compacted = Compacted(layout)  # before the logs, too: what parts include stands in them
     shards = layout.shards()
-    known = {shard: _settled_logs(layout, shard) for shard in shards}
-    wrong = [finding for shard in shards for finding in logs.judge(shard, known[shard])]
+    known = {shard: _settled_logs(layout, shard, compacted) for shard in shards}
+    wrong = [finding for shard in shards for finding in _judged(shard, known[shard], compacted)]
     count = sum(map(len, known.values()))
     yield from wrong or [
         ok(logs.CHECK, f"{of(count, 'log')} of {of(len(shards), 'shard')}, every record as it was written")
     ]
-    yield from _segments(layout, known, progress)
-    yield from _strays(layout, files, known)
+    yield from _segments(layout, known, compacted, progress)
+    extents = {path: extent for found in known.values() for path, extent in named(found).items()}
+    yield from parts.checks(layout, compacted, extents, progress)
+    yield from _strays(layout, files, known, compacted)
 
 
 def of(count: int, what: str) -> str:
@@ -64,23 +73,33 @@ def _logs(layout: Layout, shard: int) -> list[LogFacts]:
     return logs.read_all(layout, shard)
 
 
-def _settled_logs(layout: Layout, shard: int) -> list[LogFacts]:
+def _judged(shard: int, found: list[LogFacts], compacted: Compacted) -> list[Finding]:
+    return logs.judge(shard, found, compacted.unnamed(shard, named(found)))
+
+
+def _settled_logs(layout: Layout, shard: int, compacted: Compacted) -> list[LogFacts]:
     """Logs without what is only in the making."""
     found = _logs(layout, shard)
     for _ in range(LOOKS):
-        if not logs.judge(shard, found):
+        if not _judged(shard, found, compacted):
             break
         time.sleep(PAUSE)
         found = _logs(layout, shard)
     return found
 
 
-def _segments(layout: Layout, known: dict[int, list[LogFacts]], progress: Progress) -> Iterator[Finding]:
+def _segments(
+    layout: Layout, known: dict[int, list[LogFacts]], compacted: Compacted, progress: Progress
+) -> Iterator[Finding]:
     count = total = events = 0
     wrong: list[Finding] = []
     for shard, found in known.items():
         for path, extent in named(found).items():
+            if compacted.includes(path) and not (layout.events / path).exists():
+                continue
             differs = _differs(layout, extent, progress)
+            if differs and not (layout.events / path).exists() and compacted.includes_now(path):
+                continue
             if differs:
                 differs = _look_again(layout, shard, path, differs)
             if differs:
@@ -116,21 +135,24 @@ def _look_again(layout: Layout, shard: int, path: str, differs: list[str]) -> li
     return differs
 
 
-def _strays(layout: Layout, files: list[str], known: dict[int, list[LogFacts]]) -> Iterator[Finding]:
+def _strays(
+    layout: Layout, files: list[str], known: dict[int, list[LogFacts]], compacted: Compacted
+) -> Iterator[Finding]:
     names = {path for found in known.values() for path in named(found)}
     epochs = {shard: found[-1].epoch for shard, found in known.items() if found}
     found = segments.strays(files, names, epochs)
+    unnamed = [path for path in found.unnamed if not compacted.includes_now(path)]
+    replaced = compacted.left_behind(files, wall())
     advice = "move it away: `jq` and DuckDB over the folder count its lines, nobody else does"
-    yield from told(
-        [fail("other files", f"events/{path}: a segment that no log names", advice) for path in found.unnamed]
-    )
+    yield from told([fail("other files", f"events/{path}: a segment that no log names", advice) for path in unnamed])
     for what, paths, advice in (
         ("left by a crash", found.left, "nothing: the next archiver of the shard removes it, or you may"),
+        ("that parts have replaced", replaced, "nothing: `vibezen-metrics consume compact` deletes them"),
         ("not ours", found.foreign, "move it away, if nobody needs it there"),
     ):
         if paths:
             seen = ", ".join(f"events/{path}" for path in paths[:3]) + (" …" if len(paths) > 3 else "")
             yield warn("other files", f"{len(paths)} {what}: {seen}", advice)
-    if not (found.unnamed or found.left or found.foreign):
+    if not (unnamed or found.left or found.foreign or replaced):
         begun = f"; {len(found.begun)} begun, not committed yet" if found.begun else ""
         yield ok("other files", f"none{begun}")

@@ -45,8 +45,9 @@ def read_all(layout: Layout, shard: int) -> list[LogFacts]:
     return [read(path, epoch) for epoch, path in layout.logs(shard)]
 
 
-def judge(shard: int, logs: Iterable[LogFacts]) -> list[Finding]:
-    """What is wrong with a shard's logs; nothing when all is well."""
+def judge(shard: int, logs: Iterable[LogFacts], unnamed: int = 0) -> list[Finding]:
+    """What is wrong with a shard's logs; nothing when all is well. `unnamed`: events of logs that are gone, since all
+    they named was dropped."""
     found: list[Finding] = []
     known = list(logs)
     for log in known:
@@ -57,7 +58,7 @@ def judge(shard: int, logs: Iterable[LogFacts]) -> list[Finding]:
     if counters.missing:
         seen = f"shard {shard}: {counters.missing} committed events are gone: something cut or removed their file"
         found.append(fail(CHECK, seen, "only a backup can still have them"))
-    if named + counters.missing != counted:
+    if named + unnamed + counters.missing != counted:
         seen = f"shard {shard}: its logs name {named} events, the archive counted {counted}"
         found.append(fail(CHECK, seen, "a log is missing, damaged or of another store"))
     return found

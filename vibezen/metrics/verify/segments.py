@@ -14,6 +14,7 @@ from vibezen.metrics.clock import HOUR, iso
 from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.committed import blocks, open_committed
 from vibezen.metrics.layout import Layout, hour_of, segment_name
+from vibezen.metrics.parts import generation_of
 
 Progress = Callable[[int], None]
 """Called with the bytes that were read since the last call."""
@@ -135,6 +136,8 @@ def strays(files: list[str], named: set[str], epochs: dict[int, int]) -> Strays:
             found.left.append(path)
         elif segment_name(Path(name)):
             found.unnamed.append(path)
+        elif generation_of(name) is not None:
+            continue  # looked at with the parts
         else:
             found.foreign.append(path)
     return found

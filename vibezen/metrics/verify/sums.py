@@ -7,11 +7,9 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from vibezen.metrics.commitlog import Extent
-from vibezen.metrics.committed import blocks, events_of, open_committed
 from vibezen.metrics.event import Event
-from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import SeriesKey, SeriesTable
+from vibezen.metrics.shard_events import Block
 from vibezen.metrics.window import Window, sum_of
 
 Sums = dict[int, dict[SeriesKey, Window]]
@@ -21,13 +19,11 @@ RELATIVE: Final = 1e-9
 """How far a sum may be from what its events give, as a share of it."""
 
 
-def add_up(layout: Layout, extents: Iterable[Extent], series: SeriesTable, width: int) -> Sums:
-    """All events of these extents, in windows of `width` seconds. Raises OSError."""
+def add_up(blocks: Iterable[Block], series: SeriesTable, width: int) -> Sums:
+    """All events of these blocks, in windows of `width` seconds."""
     sums: Sums = {}
-    for extent in extents:
-        with open_committed(layout, extent) as file:
-            for block in blocks(file, extent.end):
-                _add(sums, events_of(block), series, width)
+    for block in blocks:
+        _add(sums, block.events, series, width)
     return sums
 
 

@@ -7,6 +7,7 @@ differs by others is still changing, and is no difference.
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -14,15 +15,16 @@ from redis import Redis
 
 from vibezen.metrics.batch import id_order
 from vibezen.metrics.clock import HOUR, floor_to, iso
-from vibezen.metrics.committed import committed
 from vibezen.metrics.config import Settings, Width
 from vibezen.metrics.coverage import Coverage, Standing, shape_of, standing_of
 from vibezen.metrics.doctor.finding import Finding, fail, ok, unknown
-from vibezen.metrics.errors import MetricsError
+from vibezen.metrics.errors import MetricsError, StoreError
 from vibezen.metrics.event import MAX_AHEAD
+from vibezen.metrics.event_reader import FilesChanged
 from vibezen.metrics.keys import GROUPS, Keys
-from vibezen.metrics.layout import Layout, hour_of
+from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import OVERFLOW, PRODUCER, SeriesKey, SeriesTable, metric_of, parse_series, series_key
+from vibezen.metrics.shard_events import ShardEvents
 from vibezen.metrics.verify.sums import add_up, coarser, difference
 from vibezen.metrics.window import Window, from_blob, merged
 
@@ -72,10 +74,19 @@ class Comparison:
     def check(self, shard: int) -> list[Finding]:
         """Raises what the client raises, ValueError for books that nobody of ours wrote."""
         try:
-            return self._check(shard)
+            return self._check_again(shard)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            return [unknown("windows", f"shard {shard}: not compared: {error.filename}: {reason}")]
+            reason = f"{error.filename}: {(error.strerror or str(error)).lower()}"
+        except StoreError as error:
+            reason = str(error)
+        return [unknown("windows", f"shard {shard}: not compared: {reason}")]
+
+    def _check_again(self, shard: int) -> list[Finding]:
+        """Check until no file goes meanwhile: segments may become a part just now."""
+        for _ in range(LOOKS - 1):
+            with suppress(FilesChanged, FileNotFoundError):
+                return self._check(shard)
+        return self._check(shard)
 
     def _check(self, shard: int) -> list[Finding]:
         look = self._look(shard)
@@ -101,11 +112,12 @@ class Comparison:
         pipe.get(self._keys.floor(shard))
         pipe.hgetall(self._keys.books(shard))
         floor, books = pipe.execute()
-        found = committed(self._layout, shard)
         now, standing = self._now(), standing_of(floor, books)
+        hours = _hours(self._policy.widths, now)
+        found = ShardEvents(self._layout, shard, hours)
         coverage = Coverage(self._policy, [standing], {0: found.last.position}, now)
         compared, differing = 0, Differing()
-        for hour in _hours(self._policy.widths, now):
+        for hour in hours:
             covered = [
                 Place(shard, start, width.seconds)
                 for width in self._policy.widths
@@ -117,13 +129,8 @@ class Comparison:
                 continue
             low = min(place.start for place in places)
             high = max(place.start + place.width for place in places)
-            extents = [
-                extent
-                for path, extent in found.extents.items()
-                if hour_of(path) == hour and extent.max_ts >= low and extent.min_ts < high
-            ]
             finest = min(place.width for place in places)
-            sums = {finest: add_up(self._layout, extents, self._series, finest)}
+            sums = {finest: add_up(found.read(hour, low, high), self._series, finest)}
             for place, stored, totals in self._fetch(places):
                 if place.width not in sums:
                     sums[place.width] = coarser(sums[finest], place.width)
