@@ -16,6 +16,7 @@ from vibezen.metrics import part_sql
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.commitlog import read_log
 from vibezen.metrics.committed import CommittedFiles
+from vibezen.metrics.doctor import store
 from vibezen.metrics.doctor.finding import Finding
 from vibezen.metrics.event_sql import Sql
 from vibezen.metrics.layout import date_folder, partition_of
@@ -65,6 +66,7 @@ def test_healthy_store_differs_in_nothing(pipeline: Pipeline, verify: Verify) ->
         assert told(found) + told(found, "warn") == [], step
     assert [one for one in told(found, "ok") if one.startswith("parts: 1 file: 200 events")]
     assert files.size(pipeline.layout) < 100 * 200
+    assert store.compacted(pipeline.layout.root).seen == "1, with 200 events"
 
 
 def test_part_whose_rows_are_others_is_told(pipeline: Pipeline, verify: Verify) -> None:
@@ -95,6 +97,8 @@ def test_part_that_cannot_be_read_is_told(pipeline: Pipeline, verify: Verify) ->
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
     assert any("part-1.parquet" in one for one in told(verify()))
+    doctor = store.compacted(pipeline.layout.root)
+    assert (doctor.status, "part-1.parquet" in doctor.seen) == ("fail", True)
     path.write_bytes(whole[:4] + bytes(100) + whole[104:])
     assert any("part-1.parquet: cannot be read" in one for one in told(verify()))
 
