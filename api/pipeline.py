@@ -62,7 +62,9 @@ class Store(msgspec.Struct):
 
 class Compactor(msgspec.Struct):
     """What the compactor said last. `waiting_hours`, `waiting_bytes`: of closed segments that no part includes yet.
-    `damaged`: hours and days that are left as they are; `trouble`: why, null without any. `updated`: Unix seconds."""
+    `damaged`: hours and days that are left as they are; `trouble`: why, null without any. `updated`: Unix seconds.
+    `dropped`: events that retention has removed; `moved`: events that lie in external storage; `external_trouble`: why
+    none go there now."""
 
     owner: str | None
     updated: float | None
@@ -70,6 +72,9 @@ class Compactor(msgspec.Struct):
     waiting_bytes: int
     damaged: int
     trouble: str | None
+    dropped: int
+    moved: int
+    external_trouble: str | None
 
 
 class Server(msgspec.Struct):
@@ -134,6 +139,9 @@ async def _compactor(client: Redis, keys: Keys) -> Compactor:
         waiting_bytes=int(told.get(b"waiting_bytes", 0)),
         damaged=int(told.get(b"damaged", 0)),
         trouble=told.get(b"trouble", b"").decode() or None,
+        dropped=int(told.get(b"dropped", 0)),
+        moved=int(told.get(b"moved", 0)),
+        external_trouble=told.get(b"external_trouble", b"").decode() or None,
     )
 
 

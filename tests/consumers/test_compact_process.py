@@ -23,8 +23,9 @@ KEYS = Keys()
 
 
 @pytest.fixture
-def filled(layout: Layout) -> Layout:
-    """Two past hours, written long ago, of a shard whose owner is gone."""
+def filled(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """Two past hours, written long ago and kept all the same, of a shard whose owner is gone."""
+    monkeypatch.setenv("VIBEZEN_METRICS__RETENTION_DAYS", "100000")
     commit(layout, [event(1, NOON), event(2, NOON + 1), event(3, NOON + HOUR)], at=NOON)
     seal(layout)
     return layout

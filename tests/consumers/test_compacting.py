@@ -106,9 +106,12 @@ def test_an_hour_that_was_published_beside_its_day_goes_into_the_next_one() -> N
     assert job.generation == 2
 
 
-def test_a_day_whose_events_lie_elsewhere_is_left_to_who_moved_them() -> None:
-    day = part("a", day=True, moved=Moved("file:///x", 1, ""))
-    assert jobs(holding(pending("b"), day=day)) == []
+def test_what_comes_for_a_day_that_was_moved_joins_it_and_hours_that_were_moved_stay_hours() -> None:
+    moved = Moved("file:///x", 1, "")
+    day = part("a", day=True, moved=moved)
+    (job,) = jobs(holding(pending("b"), day=day))
+    assert ([source.part for source in job.sources], job.generation) == ([day], 2)
+    assert jobs(holding(hours=[part("a", moved=moved)])) == []
 
 
 def test_what_comes_for_a_day_that_was_dropped_is_its_next_generation() -> None:

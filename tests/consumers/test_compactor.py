@@ -27,6 +27,8 @@ from vibezen.metrics.layout import FILE_MODE, Layout, partition_of
 DATE = 1_763_942_400
 MUCH_LATER = 4_000_000_000
 AFTER = 100.0
+KEPT = 100_000
+"""Days, so that nothing here is too old to be compacted."""
 
 
 def event(value: float, hour: int = 0) -> Event:
@@ -39,7 +41,7 @@ def archive(layout: Layout, *events: Event, shard: int = 0, epoch: int = 1) -> N
 
 def compactor(layout: Layout, *, epoch: int = 1, now: float = MUCH_LATER, grace: float = 0.001) -> Compactor:
     policy = Compaction(after_seconds=AFTER, grace_seconds=grace, rollups=False)
-    settings = Settings(storage_dir=layout.root, compaction=policy)
+    settings = Settings(retention_days=KEPT, storage_dir=layout.root, compaction=policy)
     return Compactor(layout, settings, Holdings(layout, lambda shard: 1), epoch, lambda: None, lambda: now)
 
 
@@ -175,7 +177,9 @@ def test_who_lost_the_lease_publishes_and_deletes_nothing(layout: Layout, hour: 
     def lost() -> None:
         raise Fenced("another")
 
-    settings = Settings(storage_dir=layout.root, compaction=Compaction(after_seconds=AFTER, grace_seconds=0.001))
+    settings = Settings(
+        retention_days=KEPT, storage_dir=layout.root, compaction=Compaction(after_seconds=AFTER, grace_seconds=0.001)
+    )
     one = Compactor(layout, settings, Holdings(layout, lambda shard: 1), 1, lost, lambda: MUCH_LATER)
     with pytest.raises(Fenced):
         one.round()
@@ -188,7 +192,7 @@ def test_who_lost_the_lease_publishes_and_deletes_nothing(layout: Layout, hour: 
 
 def test_what_a_replaced_owner_may_have_added_to_its_log_is_not_taken(layout: Layout, hour: str) -> None:
     """Its successor looks at the log after the fence was raised, and may not have seen it."""
-    settings = Settings(storage_dir=layout.root, compaction=Compaction(after_seconds=AFTER))
+    settings = Settings(retention_days=KEPT, storage_dir=layout.root, compaction=Compaction(after_seconds=AFTER))
     fence = {0: 2, 1: 1}
     one = Compactor(layout, settings, Holdings(layout, fence.get), 1, lambda: None, lambda: DATE + 5 * HOUR)
     assert one.look()[1] == []

@@ -198,9 +198,10 @@ def test_upload_cut_anywhere_is_begun_again(layout: Layout, folder: str, monkeyp
         path.write_bytes(source.read_bytes()[:bytes_])
         raise Cut
 
-    with monkeypatch.context() as patched, pytest.raises(Cut):
+    with monkeypatch.context() as patched:
         patched.setattr(external._Local, "put", cut)
-        move(layout, External(folder), what, lambda: None)
+        with pytest.raises(Cut):
+            move(layout, External(folder), what, lambda: None)
     assert answers(layout) == before
     settle(layout, folder)
     assert answers(layout) == before

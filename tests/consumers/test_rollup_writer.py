@@ -29,7 +29,7 @@ Key = tuple[int, str, str | None]
 
 def compact(layout: Layout) -> Compactor:
     policy = Compaction(after_seconds=1, grace_seconds=0.001)
-    settings = Settings(storage_dir=layout.root, compaction=policy)
+    settings = Settings(retention_days=100_000, storage_dir=layout.root, compaction=policy)
     one = Compactor(layout, settings, Holdings(layout, lambda shard: 1), 1, lambda: None, lambda: 4e9)
     while one.round():
         pass

@@ -212,3 +212,17 @@ def test_address_with_password_is_never_shown(write: Write) -> None:
     view = public_view(load(environ={"VIBEZEN_METRICS__REDIS__URL": "redis://me:secret@host:1"}))
     assert view["redis"]["url"] == "redis://me:***@host:1"
     assert isinstance(view["storage_dir"], str)
+
+
+@pytest.mark.parametrize("url", ["/mnt/archive", "s3://key:secret@bucket/x", "file:///", "file://store/x"])
+def test_external_storage_is_an_address_without_credentials_which_are_not_shown(write: Write, url: str) -> None:
+    line = refusal(write(f"{{external: {{url: '{url}'}}}}"))
+    assert line.startswith("vibezen.metrics.external.url: expected file:///folder or s3://bucket/folder")
+    assert "secret" not in line
+
+
+def test_external_storage_does_not_lie_in_the_store(tmp_path: Path, write: Write) -> None:
+    url = tmp_path.as_uri() + "/out"
+    inside = write(f"{{storage_dir: {tmp_path}, external: {{url: '{url}'}}}}")
+    assert refusal(inside) == "vibezen.metrics.external.url: expected a folder outside of storage_dir"
+    assert load(write(f"{{storage_dir: {tmp_path}/store, external: {{url: '{url}'}}}}"), environ={}).external.url == url

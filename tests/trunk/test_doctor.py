@@ -399,6 +399,17 @@ def test_free_space_is_judged(folder: Path, monkeypatch: pytest.MonkeyPatch, fre
     assert store.free_space(folder).status == status
 
 
+def test_external_storage_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    assert store.external(None).status == "ok"
+    outside = tmp_path / "outside"
+    missing = store.external(outside.as_uri())
+    assert (missing.status, "no such folder" in missing.seen) == ("fail", True)
+    outside.mkdir()
+    assert store.external(outside.as_uri()).status == "ok"
+    assert list(outside.iterdir()) == []
+    assert store.external("gopher://somewhere/x").status == "fail"
+
+
 def test_network_file_systems_are_warned_of(tmp_path: Path) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(
