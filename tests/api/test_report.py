@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.serving import NOW, OPEN, Served, Windows, samples
 from vibezen.metrics import gathering
-from vibezen.metrics.reports import as_html
+from vibezen.metrics.reports import as_html, building
 
 pytestmark = pytest.mark.server
 
@@ -70,3 +70,13 @@ def test_html_runs_its_own_script_and_no_other(served: Served) -> None:
 def test_mistakes_name_the_parameter(served: Served, parameters: dict[str, str], field: str) -> None:
     answer = ask(served, **parameters)
     assert (answer.status_code, answer.json()["error"]["field"]) == (400, field)
+
+
+def test_report_about_what_cannot_change_is_not_made_twice(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    past = {"period": "2025-11-01..2025-11-08"}
+    first = ask(served, **past)
+    assert first.json()["empty"] is True
+    monkeypatch.setattr(building, "Numbers", None)  # nothing can be read any more
+    assert ask(served, **past).json() == first.json()
+    again = httpx.get(first.request.url, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")

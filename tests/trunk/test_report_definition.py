@@ -7,14 +7,14 @@ import pytest
 from vibezen.metrics import config
 from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter, ConfigError
-from vibezen.metrics.reports import definition, library
+from vibezen.metrics.reports import definition, definition_file, library
 
 SETTINGS = Settings()
 SECTION = "{title: Cost, show: figures, numbers: [{metric: cost}]}"
 
 
 def parse(text: str) -> definition.Definition:
-    return definition.parse(text, "mine.yaml", SETTINGS)
+    return definition_file.parse(text, "mine.yaml", SETTINGS)
 
 
 def test_built_in_reports_are_sound() -> None:
@@ -50,6 +50,7 @@ def test_numbers_are_named_by_what_they_are() -> None:
         ("[1]", "expected a mapping"),
         ("title: [", "line 1, column 9: not valid YAML"),
         ("\x00", "not valid YAML"),
+        ("title: 2026-13-45", "not valid YAML: month must be in 1..12"),
         (f"sections: [{SECTION}]", "title: missing"),
         ("title: T", "sections: missing"),
         ("title: T\nsections: []", "sections"),
@@ -172,8 +173,8 @@ def test_unknown_report_names_those_that_there_are(name: str) -> None:
 
 def test_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
-        definition.read(tmp_path / "none.yaml", SETTINGS)
+        definition_file.read(tmp_path / "none.yaml", SETTINGS)
     large = tmp_path / "large.yaml"
-    large.write_text("#" * (definition.MAX_BYTES + 1))
+    large.write_text("#" * (definition_file.MAX_BYTES + 1))
     with pytest.raises(ConfigError, match="more than 256 KB"):
-        definition.read(large, SETTINGS)
+        definition_file.read(large, SETTINGS)

@@ -9,7 +9,7 @@ from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.question import Parameters, parse_switch, single
-from vibezen.metrics.reports import definition, library
+from vibezen.metrics.reports import definition_file, library
 from vibezen.metrics.reports.building import build
 from vibezen.metrics.reports.definition import Definition
 from vibezen.metrics.reports.period import Period, parse_period
@@ -32,7 +32,7 @@ def parse_report(parameters: Parameters, settings: Settings, now: float, file: P
     texts = single(parameters, PARAMETERS)
     name = texts.get("type", "")
     if file is not None:
-        name, found = name or file.stem, definition.read(file, settings)
+        name, found = name or file.stem, definition_file.read(file, settings)
     elif name:
         found = library.load(name, settings)
     else:

@@ -6,7 +6,7 @@ from typing import Final
 
 from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter
-from vibezen.metrics.reports import definition
+from vibezen.metrics.reports import definition_file
 from vibezen.metrics.reports.definition import Definition
 
 BUILT_IN: Final = Path(__file__).resolve().parent / "types"
@@ -29,7 +29,7 @@ def find(name: str, settings: Settings) -> Path:
 
 def load(name: str, settings: Settings) -> Definition:
     """Raises BadParameter when there is none of this name, ConfigError when it is broken."""
-    return definition.read(find(name, settings), settings)
+    return definition_file.read(find(name, settings), settings)
 
 
 def _files(settings: Settings) -> dict[str, Path]:
