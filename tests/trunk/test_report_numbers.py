@@ -253,6 +253,7 @@ def test_empty_period_says_so(store: Store, type: str) -> None:
     figures = next(section["figures"] for section in made["sections"] if "figures" in section)
     assert {figure["verdict"] for figure in figures} == {"too little data"}
     assert {figure["value"] for figure in figures} == {None}
+    assert all(section["chart"]["lines"] == [] for section in made["sections"] if "chart" in section)
 
 
 @pytest.mark.parametrize("type", TYPES)

@@ -196,6 +196,8 @@ class _Part:
             lines = [
                 Line(name, time.values(numbers, number)) for name, number in zip(names, self._numbers, strict=True)
             ]
+        if all(value is None for line in lines for value in line.values):
+            lines = []  # empty axes would say nothing
         labels = [
             label or words.moment(start, self._period.zone)
             for label, start in zip(time.labels, time.starts, strict=True)

@@ -198,6 +198,8 @@ def in_short(told: Changes) -> str:
     """`Of 15 numbers 2 got better and 3 worse; 8 are unchanged, of 2 there is too little data.`"""
     counts = [len(one) for one in (told.better, told.worse, told.other, told.unchanged, told.too_little_data)]
     better, worse, other, unchanged, little = counts
+    if little == sum(counts):
+        return "There is too little data to tell what changed."
     parts = [f"{better or 'none'} got better and {worse or 'none'} worse"]
     parts += [f"{other} changed in a way that is neither"] if other else []
     parts += [f"{unchanged} {'is' if unchanged == 1 else 'are'} unchanged"] if unchanged else []
@@ -207,10 +209,13 @@ def in_short(told: Changes) -> str:
 
 def origin(report: Report) -> str:
     """Where the numbers are from, and how exact they are."""
-    kinds = " and ".join(dict.fromkeys(source.source for source in report.sources)) or "nothing"
+    made = f"Made {moment(report.made_at, report.period.zone)} ({report.period.zone})."
+    if not report.sources:
+        return made
+    kinds = " and ".join(dict.fromkeys(source.source for source in report.sources))
     exact = "exact" if report.exact else "percentiles within 1.1 %"
     newest = "" if report.as_of is None else f", newest event {moment(report.as_of, report.period.zone)}"
-    return f"From {kinds}, {exact}{newest}. Made {moment(report.made_at, report.period.zone)} ({report.period.zone})."
+    return f"From {kinds}, {exact}{newest}. {made}"
 
 
 def two_lines(day: str) -> str:
