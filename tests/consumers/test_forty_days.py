@@ -20,6 +20,7 @@ from tests.support.waiting import WaitUntil
 from tests.test_real_data import MAPPING, TRACE
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.event import Event, encode_lines
+from vibezen.metrics.keys import GROUPS
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.producers.simulator import events as simulated
 from vibezen.metrics.series import label_text
@@ -152,12 +153,12 @@ def test_forty_days_are_small_and_answer_as_before(
         file = tmp_path / name
         if some:
             file.write_bytes(encode_lines(some))
-        archive = start_role("consume", "archive")
+        roles = [start_role("consume", group) for group in GROUPS]
         process = start_role("import", str(file if some else TRACE), *mapping)
         assert process.wait(600) == 0, process.said[-2000:]
         with server.client() as client:
-            wait_until(lambda: lag(client, "archive") == 0, 300)
-        assert archive.stop() == 0
+            wait_until(lambda: all(lag(client, group) == 0 for group in GROUPS), 300)
+        assert [role.stop() for role in roles] == [0, 0]
         for one in some:
             by_metric[one.metric].append(one)
 
