@@ -13,10 +13,8 @@ from vibezen.metrics.layout import FILE_MODE, FOLDER_MODE
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-MEMORY: Final = "170MB"
-"""What DuckDB may hold; beside it, the compressor and reading lines take some 100 MB."""
-SORTING: Final = "48MB"
-"""What of that sorting may hold before it goes on in the folder of what is in the making."""
+MEMORY: Final = "200MB"
+"""What DuckDB may hold; beside it, the compressor and Python itself take some 80 MB."""
 THREADS: Final = 2
 
 
@@ -86,5 +84,5 @@ def _connect(spill: Path) -> "DuckDBPyConnection":
         "python_enable_replacements": "false",
     }
     connection = duckdb.connect(":memory:", config=config)
-    connection.execute(f"SET operator_memory_limit = '{SORTING}'")
+    connection.execute("SET enable_progress_bar = false")
     return connection
