@@ -13,8 +13,10 @@ from vibezen.metrics.layout import FILE_MODE, FOLDER_MODE
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-MEMORY: Final = "200MB"
+MEMORY: Final = "180MB"
 """What DuckDB may hold; beside it, the compressor and Python itself take some 80 MB."""
+SORTING: Final = "64MB"
+"""What of that sorting may hold before it goes on on disk. Reading lines takes 64 MB, and fails where it gets none."""
 THREADS: Final = 2
 
 
@@ -85,4 +87,5 @@ def _connect(spill: Path) -> "DuckDBPyConnection":
     }
     connection = duckdb.connect(":memory:", config=config)
     connection.execute("SET enable_progress_bar = false")
+    connection.execute(f"SET operator_memory_limit = '{SORTING}'")
     return connection
