@@ -208,6 +208,17 @@ def test_who_lost_the_lease_publishes_and_deletes_nothing(layout: Layout, hour: 
     assert len(segments(layout)) == 2
 
 
+def test_a_sleeper_that_wakes_up_replaces_no_generation(layout: Layout, hour: str) -> None:
+    sleeper, other = (compactor(layout, epoch=epoch, now=DATE + 5 * HOUR) for epoch in (1, 2))
+    made = sleeper.writer.make(*sleeper.look()[1])
+    archive(layout, event(4), event(5), event(6))
+    other.round()
+    before = (layout.events / hour / "part-1.parquet").read_bytes()
+    assert not sleeper.writer.publish(made)
+    assert (layout.events / hour / "part-1.parquet").read_bytes() == before
+    assert values(layout) == Counter([1, 2, 3, 4, 5, 6])
+
+
 def test_what_a_replaced_owner_may_have_added_to_its_log_is_not_taken(layout: Layout, hour: str) -> None:
     """Its successor looks at the log after the fence was raised, and may not have seen it."""
     settings = Settings(retention_days=KEPT, storage_dir=layout.root, compaction=Compaction(after_seconds=AFTER))
@@ -334,3 +345,27 @@ def test_any_interleaving_of_two_compactors_keeps_each_event_once(sleepers: type
     run_state_machine_as_test(
         sleepers, settings=hypothesis_settings(max_examples=15, stateful_step_count=20, deadline=None)
     )
+
+
+def test_what_comes_for_a_dropped_day_keeps_what_was_dropped(layout: Layout, hour: str) -> None:
+    """Else it would be read once more."""
+    run(layout)
+    (held,) = Holdings(layout, lambda shard: 1).look()
+    assert held.view.day is not None
+    stub = replace(held.view.day.footer, generation=2, hours={}, content="0", dropped=3)
+    duckdb.execute(
+        f"COPY (SELECT * FROM read_parquet($file) LIMIT 0) TO $other (FORMAT parquet, KV_METADATA {{{KEY}: $footer}})",
+        {
+            "file": str(layout.events / held.view.day.path),
+            "other": str(layout.events / held.view.day.path.replace("-1.", "-2.")),
+            "footer": encode_footer(stub),
+        },
+    )
+    run(layout)
+    assert values(layout) == Counter()
+    archive(layout, event(4))
+    run(layout)
+    assert values(layout) == Counter([4])
+    (held,) = Holdings(layout, lambda shard: 1).look()
+    assert held.view.day is not None
+    assert (held.view.day.footer.dropped, len(held.view.day.footer.inputs)) == (3, 3)
