@@ -127,7 +127,8 @@ def _write(path: Path, hour: int, lines: int, begin: float, share: float) -> Non
         " 'status': CASE WHEN random() < 0.05 THEN 'error' ELSE 'ok' END}"
     )
     with duckdb.connect() as connection:
-        connection.execute("SELECT setseed(0.5)")
+        connection.execute("SET enable_progress_bar = false")
+        connection.execute("SELECT setseed($seed)", {"seed": zlib.crc32(path.name.encode()) / 2**32})
         connection.execute(
             f"COPY (SELECT metric, value, ts, metadata FROM (SELECT {one_of(*METRICS)} AS metric,"
             " round(exp(random() * 5), 3) AS value,"
@@ -168,6 +169,7 @@ def _bare(folder: Path, lines: int) -> Done:
     target = folder / "bare.parquet"
     began = monotonic()
     with duckdb.connect(config={"threads": 2}) as connection:
+        connection.execute("SET enable_progress_bar = false")
         connection.execute(
             f"COPY (SELECT * FROM ({rows.text}) ORDER BY metric, ts) TO $target (FORMAT parquet, COMPRESSION zstd,"
             f" COMPRESSION_LEVEL {Compaction().level}, PARQUET_VERSION v1)",

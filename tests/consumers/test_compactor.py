@@ -195,9 +195,8 @@ def test_who_lost_the_lease_publishes_and_deletes_nothing(layout: Layout, hour: 
     def lost() -> None:
         raise Fenced("another")
 
-    settings = Settings(
-        retention_days=KEPT, storage_dir=layout.root, compaction=Compaction(after_seconds=AFTER, grace_seconds=0.001)
-    )
+    policy = Compaction(after_seconds=AFTER, grace_seconds=0.001, merge_days=False)
+    settings = Settings(storage_dir=layout.root, compaction=policy)
     one = Compactor(layout, settings, Holdings(layout, lambda shard: 1), 1, lost, lambda: MUCH_LATER)
     with pytest.raises(Fenced):
         one.round()
@@ -206,6 +205,14 @@ def test_who_lost_the_lease_publishes_and_deletes_nothing(layout: Layout, hour: 
     with pytest.raises(Fenced):
         one.round()
     assert len(segments(layout)) == 2
+
+
+def test_a_segment_that_no_part_includes_stays(layout: Layout, hour: str) -> None:
+    run(layout)
+    commit(layout, [event(4)])
+    run(layout, now=time.time() + AFTER / 2)
+    assert segments(layout) == ["0-1-2.jsonl"]
+    assert values(layout) == Counter([1, 2, 3, 4])
 
 
 def test_a_sleeper_that_wakes_up_replaces_no_generation(layout: Layout, hour: str) -> None:
