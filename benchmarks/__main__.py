@@ -11,7 +11,18 @@ from rich.console import Console
 from benchmarks.options import Options
 from benchmarks.report import Report, keep, machine, show
 
-NAMES: Final = ("record", "append", "gateway", "archive", "aggregate", "path", "importing", "history", "start")
+NAMES: Final = (
+    "record",
+    "append",
+    "gateway",
+    "archive",
+    "aggregate",
+    "path",
+    "importing",
+    "history",
+    "compact",
+    "start",
+)
 
 
 def main() -> int:

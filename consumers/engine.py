@@ -13,10 +13,10 @@ from vibezen.metrics.layout import FILE_MODE, FOLDER_MODE
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-MEMORY: Final = "170MB"
-"""What DuckDB may hold; beside it, the compressor and reading lines take some 100 MB."""
-SORTING: Final = "48MB"
-"""What of that sorting may hold before it goes on in the folder of what is in the making."""
+MEMORY: Final = "180MB"
+"""What DuckDB may hold; beside it, the compressor and Python itself take some 80 MB."""
+SORTING: Final = "64MB"
+"""What of that sorting may hold before it goes on on disk. Reading lines takes 64 MB, and fails where it gets none."""
 THREADS: Final = 2
 
 
@@ -86,5 +86,6 @@ def _connect(spill: Path) -> "DuckDBPyConnection":
         "python_enable_replacements": "false",
     }
     connection = duckdb.connect(":memory:", config=config)
+    connection.execute("SET enable_progress_bar = false")
     connection.execute(f"SET operator_memory_limit = '{SORTING}'")
     return connection

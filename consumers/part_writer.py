@@ -8,14 +8,15 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from vibezen.metrics import part_sql
 from vibezen.metrics.clock import HOUR
 from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.committed import BLOCK_BYTES
+from vibezen.metrics.consumers import runs
 from vibezen.metrics.consumers.compacting import Job, Source
 from vibezen.metrics.consumers.engine import Damaged, Engine, failures
 from vibezen.metrics.consumers.holdings import Pending
@@ -23,9 +24,6 @@ from vibezen.metrics.event_sql import Sql
 from vibezen.metrics.layout import Layout, fsync_folder, make_folder, space
 from vibezen.metrics.part_files import read_footers
 from vibezen.metrics.parts import KEY, Footer, HourOf, Input, encode_footer
-
-ROW_GROUP: Final = 81_920
-"""Rows that are compressed together, and read or passed over together."""
 
 
 class Span(NamedTuple):
@@ -71,11 +69,11 @@ class PartWriter:
             check_segment(self._layout, one.extent)
         file = self._engine.folder / f"{job.folder.replace('/', '-')}-{job.generation}.parquet"
         with self._failures(job), failures(f"events/{job.folder}"):
-            older = [self._rows_of(number, each) for number, each in enumerate(job.sources)]
-            lines = [self._lines(job)] if job.segments else []
-            sums = self._sum_up(job, lines, older)
+            older = self._rows_of(job.sources)
+            lines = [self._lines(some) for some in runs.of_lines(job.segments)]
+            sums = self._sum_up(job, lines)
             footer = self._footer(job, sums)
-            self._copy(part_sql.together([*lines, *older]), footer, file)
+            self._copy(job, lines, older, sums, footer, file)
             self._verify(file, footer, sums)
         return Made(job, file, footer)
 
@@ -93,26 +91,34 @@ class PartWriter:
         fsync_folder(target.parent)
         return True
 
-    def _lines(self, job: Job) -> Sql:
+    def _lines(self, segments: Iterable[Pending]) -> Sql:
         by_shard: dict[int, list[Path]] = {}
-        for one in job.segments:
+        for one in segments:
             by_shard.setdefault(one.shard, []).append(self._layout.events / one.extent.path)
         return part_sql.rows([part_sql.Lines(shard, paths) for shard, paths in sorted(by_shard.items())], [])
 
-    def _rows_of(self, number: int, source: Source) -> Sql:
-        rows = part_sql.rows([], [self._layout.events / source.part.path])
-        named = Sql(rows.text.replace("$parts", f"$parts{number}"), {f"parts{number}": rows.parameters["parts"]})
-        return named if source.hours is None else part_sql.only(named, _runs(source.hours))
+    def _rows_of(self, sources: Sequence[Source]) -> list[Sql]:
+        """Those that go in whole are read together; of the others, some hours."""
+        whole = [self._layout.events / one.part.path for one in sources if one.hours is None]
+        found = [part_sql.rows([], whole, "whole")] if whole else []
+        for number, one in enumerate(sources):
+            if one.hours is not None:
+                rows = part_sql.rows([], [self._layout.events / one.part.path], str(number))
+                found.append(part_sql.only(rows, _runs(one.hours)))
+        return found
 
-    def _sum_up(self, job: Job, lines: Sequence[Sql], older: Sequence[Sql]) -> Sums:
+    def _sum_up(self, job: Job, lines: Sequence[Sql]) -> Sums:
         """What is to be in the part. Lines are read for it; of a part that goes in whole, its footer knows."""
         sums = Sums({}, 0)
         for rows in lines:
-            sums = self._sums(rows)
-            if {hour: span.events for hour, span in sums.hours.items()} != _events_by_hour(job.segments):
-                raise Damaged(f"events/{job.folder}: its lines are not the events that the logs name")
-        for source, rows in zip(job.sources, older, strict=True):
-            sums = sums.plus(_told(source.part.footer) if source.hours is None else self._sums(rows))
+            sums = sums.plus(self._sums(rows))
+        if {hour: span.events for hour, span in sums.hours.items()} != _events_by_hour(job.segments):
+            raise Damaged(f"events/{job.folder}: its lines are not the events that the logs name")
+        for source in job.sources:
+            if source.hours is None:
+                sums = sums.plus(_told(source.part.footer))
+            else:
+                sums = sums.plus(self._sums(*self._rows_of([source])))
         return sums
 
     def _sums(self, rows: Sql) -> Sums:
@@ -145,13 +151,41 @@ class PartWriter:
             dropped=job.base.footer.dropped if job.base else 0,
         )
 
-    def _copy(self, rows: Sql, footer: Footer, file: Path) -> None:
-        ordered = Sql(f"SELECT {part_sql.COLUMNS} FROM ({rows.text}) ORDER BY metric, ts", rows.parameters)  # noqa: S608
-        options = (
-            f"COMPRESSION zstd, COMPRESSION_LEVEL {int(self._level)}, PARQUET_VERSION v1, ROW_GROUP_SIZE {ROW_GROUP},"
-            f" KV_METADATA {{{KEY}: $footer}}"
-        )
-        self._engine.write(ordered, file, options, {"footer": encode_footer(footer)})
+    def _copy(
+        self, job: Job, lines: Sequence[Sql], older: Sequence[Sql], sums: Sums, footer: Footer, file: Path
+    ) -> None:
+        """Write all rows, in order. More than can be sorted at once is sorted piece by piece."""
+        pieces, size = self._pieces(job, lines, older)
+        group = runs.group_rows(sum(span.events for span in sums.hours.values()), size)
+        final = f"COMPRESSION zstd, COMPRESSION_LEVEL {int(self._level)}, KV_METADATA {{{KEY}: $footer}}"
+        told = {"footer": encode_footer(footer)}
+        if len(pieces) == 1:
+            self._engine.write(_ordered(pieces[0]), file, _options(group, final), told)
+            return
+        written = []
+        for number, piece in enumerate(pieces):
+            written.append(file.with_name(f"{file.name}.{number}"))
+            self._engine.write(_ordered(piece), written[-1], _options(group, "COMPRESSION lz4_raw"))
+        self._engine.write(part_sql.rows([], written), file, _options(group, final), told)
+        for one in written:
+            one.unlink()
+
+    def _pieces(self, job: Job, lines: Sequence[Sql], older: Sequence[Sql]) -> tuple[list[Sql], int]:
+        """What is to be sorted at once, in order, and how many bytes it is all together."""
+        size = sum(one.extent.end for one in job.segments)
+        ranges: list[Sql] = []
+        rows = job.lines
+        if older:
+            together = part_sql.together(older)
+            cells = self._engine.run(part_sql.cells(together))
+            size += sum(cell[3] + cell[2] * runs.ROW_BYTES for cell in cells)
+            rows += sum(cell[2] for cell in cells)
+            found = runs.of_parts(cells)
+            for run, following in zip_longest(found, found[1:]):
+                ranges.append(runs.between(together, run[0], following[0] if following else None, "run"))
+        if rows <= runs.RUN_ROWS and size <= runs.RUN_BYTES:
+            return [part_sql.together([*lines, *older])], size
+        return [*ranges, *lines], size
 
     def _verify(self, file: Path, footer: Footer, sums: Sums) -> None:
         """What lies on disk is what went in, row for row, and it is there to stay."""
@@ -181,6 +215,14 @@ def check_segment(layout: Layout, extent: Extent) -> None:
         seen = f"{lines} lines in {size} bytes, checksum {crc:08x}"
         said = f"{extent.events} in {extent.end}, {extent.crc:08x}"
         raise Damaged(f"events/{extent.path}: {seen}; its log says {said}")
+
+
+def _ordered(rows: Sql) -> Sql:
+    return Sql(f"SELECT {part_sql.COLUMNS} FROM ({rows.text}) ORDER BY metric, ts", rows.parameters)  # noqa: S608
+
+
+def _options(group: int, compression: str) -> str:
+    return f"PARQUET_VERSION v1, ROW_GROUP_SIZE {group}, {compression}"
 
 
 def _events_by_hour(segments: Iterable[Pending]) -> dict[int, int]:

@@ -6,23 +6,28 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import duckdb
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from tests.support.segments import close, commit, seal, values
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.config import Compaction, Settings
+from vibezen.metrics.consumers import runs
 from vibezen.metrics.consumers.compacting import Job
 from vibezen.metrics.consumers.compactor import Compactor
 from vibezen.metrics.consumers.engine import Damaged
 from vibezen.metrics.consumers.holdings import Holdings
 from vibezen.metrics.consumers.part_writer import Made
+from vibezen.metrics.consumers.sweeping import Sweeper
 from vibezen.metrics.errors import Fenced
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import EventReader
 from vibezen.metrics.layout import FILE_MODE, Layout, partition_of
+from vibezen.metrics.parts import KEY, Part, encode_footer
 
 DATE = 1_763_942_400
 MUCH_LATER = 4_000_000_000
@@ -116,6 +121,23 @@ def test_days_are_merged_and_take_in_what_comes_later(layout: Layout, hour: str)
     assert values(layout) == Counter([1, 2, 3, 5, 6, 7])
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_what_is_too_much_to_be_sorted_at_once_is_sorted_piece_by_piece(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(runs, "RUN_ROWS", at_once)
+    wanted: Counter[float] = Counter()
+    for number in range(40):
+        some = [Event(f"m{value % 3}", value, DATE + value * 97.0) for value in (number, number + 100.0)]
+        archive(layout, *some)
+        wanted.update(one.value for one in some)
+    run(layout)
+    assert values(layout) == wanted
+    (part,) = parts(layout)
+    found = duckdb.execute("SELECT metric, ts FROM read_parquet($1)", [str(layout.events / part)]).fetchall()
+    assert found == sorted(found)
+
+
 def test_empty_folders_of_a_merged_day_are_removed_after_a_while(layout: Layout, hour: str) -> None:
     one = run(layout, now=time.time() + 10)
     assert list((layout.events / hour).iterdir()) == []
@@ -157,10 +179,6 @@ def test_rows_of_a_part_that_changed_since_are_noticed(layout: Layout, hour: str
     run(layout, now=DATE + 5 * HOUR)
     path = layout.events / hour / "part-1.parquet"
     footer = Holdings(layout, lambda shard: 1).look()[0].view.by_hour[DATE].footer
-    import duckdb
-
-    from vibezen.metrics.parts import KEY, encode_footer
-
     duckdb.execute(
         "COPY (SELECT * REPLACE (value + 1 AS value) FROM read_parquet($file)) TO $other (FORMAT parquet,"
         f" KV_METADATA {{{KEY}: $footer}})",
@@ -177,9 +195,8 @@ def test_who_lost_the_lease_publishes_and_deletes_nothing(layout: Layout, hour: 
     def lost() -> None:
         raise Fenced("another")
 
-    settings = Settings(
-        retention_days=KEPT, storage_dir=layout.root, compaction=Compaction(after_seconds=AFTER, grace_seconds=0.001)
-    )
+    policy = Compaction(after_seconds=AFTER, grace_seconds=0.001, merge_days=False)
+    settings = Settings(storage_dir=layout.root, compaction=policy)
     one = Compactor(layout, settings, Holdings(layout, lambda shard: 1), 1, lost, lambda: MUCH_LATER)
     with pytest.raises(Fenced):
         one.round()
@@ -188,6 +205,25 @@ def test_who_lost_the_lease_publishes_and_deletes_nothing(layout: Layout, hour: 
     with pytest.raises(Fenced):
         one.round()
     assert len(segments(layout)) == 2
+
+
+def test_a_segment_that_no_part_includes_stays(layout: Layout, hour: str) -> None:
+    run(layout)
+    commit(layout, [event(4)])
+    run(layout, now=time.time() + AFTER / 2)
+    assert segments(layout) == ["0-1-2.jsonl"]
+    assert values(layout) == Counter([1, 2, 3, 4])
+
+
+def test_a_sleeper_that_wakes_up_replaces_no_generation(layout: Layout, hour: str) -> None:
+    sleeper, other = (compactor(layout, epoch=epoch, now=DATE + 5 * HOUR) for epoch in (1, 2))
+    made = sleeper.writer.make(*sleeper.look()[1])
+    archive(layout, event(4), event(5), event(6))
+    other.round()
+    before = (layout.events / hour / "part-1.parquet").read_bytes()
+    assert not sleeper.writer.publish(made)
+    assert (layout.events / hour / "part-1.parquet").read_bytes() == before
+    assert values(layout) == Counter([1, 2, 3, 4, 5, 6])
 
 
 def test_what_a_replaced_owner_may_have_added_to_its_log_is_not_taken(layout: Layout, hour: str) -> None:
@@ -209,10 +245,6 @@ def test_what_crashed_compactors_left_is_removed_but_not_what_a_newer_one_makes(
 
 
 def test_logs_of_dropped_events_are_removed_and_no_others(layout: Layout, hour: str) -> None:
-    from msgspec.structs import replace
-
-    from vibezen.metrics.consumers.sweeping import Sweeper
-    from vibezen.metrics.parts import Part
 
     seal(layout)
     run(layout)
@@ -320,3 +352,27 @@ def test_any_interleaving_of_two_compactors_keeps_each_event_once(sleepers: type
     run_state_machine_as_test(
         sleepers, settings=hypothesis_settings(max_examples=15, stateful_step_count=20, deadline=None)
     )
+
+
+def test_what_comes_for_a_dropped_day_keeps_what_was_dropped(layout: Layout, hour: str) -> None:
+    """Else it would be read once more."""
+    run(layout)
+    (held,) = Holdings(layout, lambda shard: 1).look()
+    assert held.view.day is not None
+    stub = replace(held.view.day.footer, generation=2, hours={}, content="0", dropped=3)
+    duckdb.execute(
+        f"COPY (SELECT * FROM read_parquet($file) LIMIT 0) TO $other (FORMAT parquet, KV_METADATA {{{KEY}: $footer}})",
+        {
+            "file": str(layout.events / held.view.day.path),
+            "other": str(layout.events / held.view.day.path.replace("-1.", "-2.")),
+            "footer": encode_footer(stub),
+        },
+    )
+    run(layout)
+    assert values(layout) == Counter()
+    archive(layout, event(4))
+    run(layout)
+    assert values(layout) == Counter([4])
+    (held,) = Holdings(layout, lambda shard: 1).look()
+    assert held.view.day is not None
+    assert (held.view.day.footer.dropped, len(held.view.day.footer.inputs)) == (3, 3)

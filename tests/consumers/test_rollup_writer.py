@@ -39,8 +39,10 @@ def compact(layout: Layout) -> Compactor:
 
 def read(layout: Layout, generation: int = 1) -> tuple[RollupFooter, list[dict[str, Any]]]:
     path = str(rollup_path(layout, DATE, generation))
-    rows = duckdb.sql(f"SELECT * REPLACE (epoch_us(ts) AS ts, epoch_us(last_ts) AS last_ts) FROM '{path}'")
-    names = rows.columns
+    rows = duckdb.execute(
+        "SELECT * REPLACE (epoch_us(ts) AS ts, epoch_us(last_ts) AS last_ts) FROM read_parquet($1)", [path]
+    )
+    names = [column[0] for column in rows.description]
     found = [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
     told = duckdb.execute("SELECT key, value FROM parquet_kv_metadata($1)", [path]).fetchall()
     return decode_footer(dict(told)[KEY.encode()]), found

@@ -17,6 +17,7 @@ _NEAREST: Final = "round(ts * 1e6)::BIGINT"
 MICROS_OF_LINE: Final = f"({_NEAREST} - ({_NEAREST} / 1e6 > ts)::BIGINT)"
 """A line's time in whole microseconds, rounded down: then an event stays in the second, and the hour, it was in, and a
 number that was written with microseconds keeps them."""
+_SHARD_OF_FILE: Final = "regexp_extract(filename, '(\\d+)-\\d+-\\d+\\.jsonl$', 1)::SMALLINT"
 CONTENT: Final = (
     "count(*), coalesce(sum((md5_number_lower(concat_ws(chr(31), epoch_us(ts), metric, value, sample_rate, "
     "\"count\", coalesce(metadata, ''), shard)) >> 1)::BIGINT), 0)::VARCHAR"
@@ -32,20 +33,25 @@ class Lines(NamedTuple):
     paths: Sequence[Path]
 
 
-def rows(lines: Sequence[Lines], parts: Sequence[Path]) -> Sql:
-    """The rows of these files in the form of a part. A line that is no event is an error."""
+def rows(lines: Sequence[Lines], parts: Sequence[Path], name: str = "") -> Sql:
+    """The rows of these files in the form of a part. A line that is no event is an error. `name`: of its parameters.
+
+    All files of a kind are one scan: DuckDB sets memory aside for each scan of a union.
+    """
     parameters: dict[str, Any] = {}
     pieces = []
-    for number, (shard, paths) in enumerate(lines):
-        parameters[f"lines{number}"] = list(map(str, paths))
+    if lines:
+        parameters[f"lines{name}"] = [str(path) for _, paths in lines for path in paths]
+        shard = f"{int(lines[0].shard)}::SMALLINT" if len(lines) == 1 else _SHARD_OF_FILE
         pieces.append(
             f"SELECT make_timestamp({MICROS_OF_LINE}) AS ts, metric, value, coalesce(sample_rate, 1.0) AS sample_rate,"
-            f' coalesce("count", 1) AS "count", metadata::VARCHAR AS metadata, {int(shard)}::SMALLINT AS shard'
-            f" FROM read_json($lines{number}, format='newline_delimited', hive_partitioning=false, columns={_LINE})"
+            f' coalesce("count", 1) AS "count", metadata::VARCHAR AS metadata, {shard} AS shard'
+            f" FROM read_json($lines{name}, format='newline_delimited', hive_partitioning=false,"
+            f" filename={str(len(lines) > 1).lower()}, columns={_LINE})"
         )
     if parts:
-        parameters["parts"] = list(map(str, parts))
-        pieces.append(f"SELECT {COLUMNS} FROM read_parquet($parts, hive_partitioning=false)")
+        parameters[f"parts{name}"] = list(map(str, parts))
+        pieces.append(f"SELECT {COLUMNS} FROM read_parquet($parts{name}, hive_partitioning=false)")
     return Sql(" UNION ALL ".join(pieces), parameters)
 
 
@@ -74,5 +80,14 @@ def by_hour(of: Sql) -> Sql:
     return Sql(
         f"SELECT epoch_us(ts) // {HOUR * _MICROS} * {HOUR} AS hour, {CONTENT}, min(epoch_us(ts)), max(epoch_us(ts)),"
         f" count(*) FILTER (metric IS NULL OR value IS NULL) FROM ({of.text}) GROUP BY hour",
+        of.parameters,
+    )
+
+
+def cells(of: Sql) -> Sql:
+    """A row per metric and hour, in their order: metric, the hour's beginning in Unix seconds, rows, bytes of text."""
+    return Sql(
+        f"SELECT metric, epoch_us(ts) // {HOUR * _MICROS} * {HOUR} AS hour, count(*),"
+        f" coalesce(sum(strlen(metadata)), 0)::BIGINT FROM ({of.text}) GROUP BY metric, hour ORDER BY metric, hour",
         of.parameters,
     )
