@@ -53,6 +53,8 @@ class RollupWriter:
     ) -> None:
         self._layout, self._store, self._engine = layout, store, engine
         self._labels, self._gauges = labels, gauges
+        self._metrics: set[str] = set()
+        """Of the part that is rolled up."""
 
     def is_due(self, day: Part) -> bool:
         """Whether a day part has rows here and no rollup yet."""
@@ -78,6 +80,7 @@ class RollupWriter:
 
     def _roll(self, source: Path, bound: int, lines: int) -> list[Rolled]:
         told = self._engine.run(rollup_rows.by_metric(str(source)))
+        self._metrics = {row[0] for row in told}
         metrics = sorted((Metric(*row) for row in told), key=lambda one: -one.lines)[:MOST_METRICS]
         found = []
         for number, metric in enumerate(metrics):
@@ -135,6 +138,7 @@ class RollupWriter:
             labels=sorted(self._labels),
             metrics=[one.metric for one in rolled if one.whole],
             totals=[one.metric for one in rolled if not one.whole],
+            others=sorted(self._metrics.difference(names)),
             gauges=[name for name in names if name in self._gauges],
         )
 

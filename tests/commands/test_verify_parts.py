@@ -57,6 +57,7 @@ def told(found: list[Finding], status: str = "fail") -> list[str]:
 def test_healthy_store_differs_in_nothing(pipeline: Pipeline, verify: Verify) -> None:
     compact_hour(pipeline.layout, FIRST)
     compact_hour(pipeline.layout, FIRST + HOUR)
+    found: list[Finding] = []
     for step in ("segments beside", "segments gone", "a day", "hours gone"):
         if step.endswith("gone"):
             sweep(pipeline.layout)

@@ -1,7 +1,7 @@
 """Stores made without a server: segments with their commit logs as an archiver leaves them, and parts of them."""
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,18 @@ from typing import Any
 import duckdb
 import msgspec
 
-from vibezen.metrics import part_sql
+from vibezen.metrics import part_sql, rollups
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.commitlog import Counters, Extent, Record, encode_record, read_log
 from vibezen.metrics.committed import CommittedFiles
+from vibezen.metrics.config import Settings
+from vibezen.metrics.consumers import rollup_rows
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.event_sql import Sql
 from vibezen.metrics.layout import Layout, SegmentName, date_folder, hour_of, partition_of, segment_name
 from vibezen.metrics.part_files import read_footers
 from vibezen.metrics.parts import KEY, Footer, HourOf, Input, Part, encode_footer, generation_of, part_name, view
+from vibezen.metrics.rollups import RollupFooter, rollup_path
 
 
 def archive(
@@ -156,3 +159,39 @@ def sweep(layout: Layout) -> None:
                 path.unlink()
         for name in taken.included:
             (layout.events / name).unlink(missing_ok=True)
+
+
+def roll_up(layout: Layout, date: int, labels: Sequence[str], whole: Collection[str], totals: Collection[str]) -> Path:
+    """Write the rollup of a day part: of the metrics `whole` with their series, of those in `totals` without."""
+    ((part, footer),) = read_footers(_newest(layout.events / date_folder(date))).items()
+    with _cursor() as connection:
+        metrics = [row[0] for row in connection.execute(*rollup_rows.by_metric(str(part))).fetchall()]
+        gauges = Settings().catalogue().gauges()
+        made = RollupFooter(
+            footer.store,
+            footer.generation,
+            part.relative_to(layout.events).as_posix(),
+            footer.content,
+            sorted(labels),
+            [one for one in metrics if one in whole],
+            [one for one in metrics if one in totals],
+            [one for one in metrics if one not in whole and one not in totals],
+            [one for one in metrics if one in gauges and one in {*whole, *totals}],
+        )
+        connection.execute("CREATE OR REPLACE TEMP TABLE windows AS " + rollup_rows.NONE)
+        for metric in (*made.metrics, *made.totals):
+            keys = rollup_rows.labels_of(labels, gauge=metric in gauges) if metric in whole else None
+            rows = rollup_rows.rows(str(part), metric, date * 1_000_000, (date + DAY) * 1_000_000, keys)
+            connection.execute(f"INSERT INTO windows {rows.text}", rows.parameters)
+        path = rollup_path(layout, date, footer.generation)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection.execute(
+            "COPY (FROM windows ORDER BY metric, labels NULLS FIRST, ts) TO $target (FORMAT parquet, COMPRESSION zstd,"
+            f" KV_METADATA {{{KEY}: $footer}})",
+            {"target": str(path), "footer": rollups.encode_footer(made)},
+        )
+    return path
+
+
+def _newest(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"), key=lambda path: generation_of(path.name) or 0)[-1:]

@@ -14,8 +14,9 @@ import anyio
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from tests.support.stored import archive, compact_day, compact_hour, sweep
+from tests.support.stored import archive, compact_day, compact_hour, roll_up, sweep
 from vibezen.metrics import config
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.event_reader import EventReader, connect
@@ -164,7 +165,8 @@ def mixed(layout: Layout, waves: Waves) -> None:
     put(layout, waves.last, closed=False)
 
 
-FORMS: Final[tuple[Callable[[Layout, Waves], None], ...]] = (segments, of_hours, of_days, mixed)
+Form = Callable[[Layout, Waves], None]
+FORMS: Final[tuple[Form, ...]] = (segments, of_hours, of_days, mixed)
 SETTINGS: Final = config.load(environ={})
 FOUND: Final = (Phase.explicit, Phase.reuse, Phase.generate)
 """To make an example smaller would take minutes."""
@@ -184,15 +186,20 @@ def database() -> Any:
 
 
 def readers(folder: Path, waves: Waves) -> list[EventReader]:
-    found = []
-    for form in FORMS:
-        layout = Layout(folder / f"{next(numbers)}-{form.__name__}")
-        layout.create()
-        form(layout, waves)
-        reader = EventReader(layout)
-        reader._connection = database()
-        found.append(reader)
-    return found
+    return [reader_of(folder, form, waves) for form in FORMS]
+
+
+def reader_of(folder: Path, form: Form, waves: Waves) -> EventReader:
+    layout = Layout(folder / f"{next(numbers)}-{form.__name__}")
+    layout.create()
+    form(layout, waves)
+    reader = EventReader(layout)
+    reader._connection = database()
+    return reader
+
+
+def settings_with(labels: Sequence[str]) -> config.Settings:
+    return replace(SETTINGS, aggregation=replace(SETTINGS.aggregation, labels=tuple(labels)))
 
 
 @st.composite
@@ -211,8 +218,8 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
     return asked
 
 
-def ask(reader: EventReader, asked: Mapping[str, Any]) -> History:
-    return anyio.run(history, Gatherer(reader, None, Keys(), SETTINGS), parse_question(asked, SETTINGS, NOW), NOW)
+def ask(reader: EventReader, asked: Mapping[str, Any], ours: config.Settings = SETTINGS) -> History:
+    return anyio.run(history, Gatherer(reader, None, Keys(), ours), parse_question(asked, ours, NOW), NOW)
 
 
 @settings(max_examples=10, phases=FOUND)
@@ -302,6 +309,60 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[low] * (1 - position + low) + ordered[high] * (position - low)
 
 
+WHOLE: Final = ("response_time", GAUGE)
+TOTALS: Final = ("tokens",)
+"""Of `novel.metric` rollups have nothing."""
+LABELS: Final = ("provider", "phase")
+
+
+def rolled(layout: Layout, waves: Waves) -> None:
+    """Closed days with rollups, and what came after."""
+    of_days(layout, waves._replace(last=[]))
+    for date in {hour // DAY * DAY for hour in hours_of([*waves.early, *waves.late])}:
+        roll_up(layout, date, LABELS, WHOLE, TOTALS)
+    put(layout, waves.last, closed=False)
+
+
+@settings(max_examples=10, phases=FOUND)
+@given(WAVES, st.lists(questions(), min_size=6, max_size=6))
+def test_rollups_tell_what_events_do(folder: Path, waves: Waves, asked: list[dict[str, Any]]) -> None:
+    ours = settings_with(LABELS)
+    plain, with_rollups = reader_of(folder, segments, waves), reader_of(folder, rolled, waves)
+    for question in asked:
+        if int(question["step"]) >= 60:
+            answer, events = ask(with_rollups, question, ours), ask(plain, question, ours)
+            compacted = set(hours_of([*waves.early, *waves.late])) - set(hours_of(waves.last))
+            told = told_by_rollups(question) and any(hour in compacted for hour in hours_asked(question))
+            assert told <= any(one.source == "rollups" for one in answer.sources)
+            assert_as_read(answer, question, waves.all())
+            for one, other in zip(answer.series, events.series, strict=True):
+                assert (one.agg, one.labels) == (other.agg, other.labels)
+                assert one.agg.startswith("p") or all(
+                    is_close(value, same) for (_, value), (_, same) in zip(one.points, other.points, strict=True)
+                ), one.agg
+            assert ask(with_rollups, question | {"exact": "true"}, ours).exact is events.exact
+    summaries = [
+        anyio.run(summarise, reader, {"from": str(HOURS[0]), "to": str(HOURS[-1] + HOUR)}, ours)
+        for reader in (plain, with_rollups)
+    ]
+    assert summaries[0].keys() == summaries[1].keys()
+
+
+def hours_asked(question: Mapping[str, Any]) -> range:
+    plan = parse_question(question, SETTINGS, NOW).plan
+    return range(plan.start // HOUR * HOUR, plan.stop, HOUR)
+
+
+def told_by_rollups(question: Mapping[str, Any]) -> bool:
+    keys = {
+        *question.get("group_by", "").split(","),
+        *(one.partition("=")[0].strip("!") for one in question.get("where", ())),
+    }
+    keys -= {""}
+    metric = question["metric"]
+    return metric in WHOLE and keys <= {*LABELS} if keys else metric in (*WHOLE, *TOTALS)
+
+
 def pages(readers: Iterator[EventReader], asked: Mapping[str, Any]) -> list[Found]:
     """All that is found, each page by the next reader."""
     found: list[Found] = []
@@ -363,8 +424,10 @@ def inventory_of(reader: EventReader) -> dict[str, tuple[Any, ...]]:
     }
 
 
-async def summarise(reader: EventReader, asked: Mapping[str, Any]) -> dict[str, list[Any]]:
-    told = await summary(Gatherer(reader, None, Keys(), SETTINGS), parse_summary(asked, SETTINGS, NOW), NOW)
+async def summarise(
+    reader: EventReader, asked: Mapping[str, Any], ours: config.Settings = SETTINGS
+) -> dict[str, list[Any]]:
+    told = await summary(Gatherer(reader, None, Keys(), ours), parse_summary(asked, ours, NOW), NOW)
     return {
         metric: [getattr(numbers, name) for name in numbers.__struct_fields__ if is_number(getattr(numbers, name))]
         for metric, numbers in told.metrics.items()

@@ -178,6 +178,16 @@ class EventReader:
                 log.warning("%d lines in %d segments are no events; left out", self.damaged, len(files.segments))
                 return self._run(made(forgiving))
 
+    def run(self, sql: Sql) -> list[tuple[Any, ...]]:
+        """The rows of a query over other files of the store. Raises FilesChanged, StoreError."""
+        try:
+            with file_errors(Files()):
+                return self._run(sql)
+        except (duckdb_module().Error, UnicodeDecodeError) as error:
+            if type(error) in (duckdb_module().Error, UnicodeDecodeError):
+                raise StoreError(f"a file is damaged: {first_line(error)}") from None
+            raise
+
     def _run(self, sql: Sql) -> list[tuple[Any, ...]]:
         with self._cursor() as cursor, stoppable(cursor):
             rows: list[tuple[Any, ...]] = cursor.execute(sql.text, sql.parameters).fetchall()

@@ -181,13 +181,13 @@ def _grouped(reading: Reading, wanted: Wanted, plan: Plan | None, keys: Sequence
     text, parameters = chosen(reading, wanted, keys)
     names = "".join(f', metadata."{key}" AS k{number}' for number, key in enumerate(keys))
     groups = "".join(f", k{number}" for number in range(len(keys)))
-    start = "0" if plan is None else _start(plan)
+    start = "0" if plan is None else start_of_step(plan)
     return Sql(
         f"SELECT {start} AS start, metric{names}, {made} FROM {text} GROUP BY start, metric{groups}{by}", parameters
     )
 
 
-def _start(plan: Plan) -> str:
+def start_of_step(plan: Plan) -> str:
     """Where the step begins that an event is in."""
     runs = [
         (run.stop, f"floor((ts - {run.start}) / {run.step})::BIGINT * {run.step} + {run.start}") for run in plan.runs()

@@ -1,112 +1,47 @@
-"""What was recorded in a range, added up: each UTC hour from exactly one source, windows or events, never from both.
+"""What was recorded in a range, added up: each UTC hour from exactly one source, rollups, windows or events, never two.
 
-Windows are cheap and merge exactly, but know percentiles only by their histograms. Events cost a reading of files, and
-know everything. Coverage tells which hours windows may answer for; where both may, the cheaper one does.
+Windows are cheap and merge exactly, but know percentiles only by their histograms; so do rollups, which are windows of
+closed days in files. Events cost a reading of files, and know everything. Rollups answer for hours of which they have
+every event. Coverage tells for which others windows may; where they and events may, the cheaper one does.
 """
 
 import logging
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from anyio import to_thread
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from vibezen.metrics import rollup_reader
 from vibezen.metrics.catalogue import Catalogue, Kind
 from vibezen.metrics.clock import HOUR, Clock, wall
-from vibezen.metrics.committed import Snapshot, hours_of
+from vibezen.metrics.committed import hours_of
 from vibezen.metrics.config import Settings
 from vibezen.metrics.coverage import Coverage, Standing, standings
-from vibezen.metrics.errors import BadParameter, MetricsError
+from vibezen.metrics.errors import BadParameter, MetricsError, StoreError
 from vibezen.metrics.event import MAX_AHEAD
 from vibezen.metrics.event_reader import ATTEMPTS, EventReader, FilesChanged, StepRow, Wanted, unreadable
-from vibezen.metrics.event_sql import Condition
+from vibezen.metrics.gathered import MAX_CELLS, Asked, Cell, Gathered, Group, Source, bound, sources_of
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.series import OVERFLOW, PRODUCER, SeriesKey, parse_series, series_key
-from vibezen.metrics.steps import Plan
-from vibezen.metrics.window import Window, from_blob
-from vibezen.metrics.window_reader import HISTOGRAM, QUANTILES, Fetched, Total, fetch, fetch_totals
+from vibezen.metrics.rollup_reader import Rollup, RollupFiles
+from vibezen.metrics.rollups import WIDTH
+from vibezen.metrics.series import OVERFLOW, PRODUCER, parse_series, series_key
+from vibezen.metrics.snapshot import Files, Snapshot
+from vibezen.metrics.window import from_blob
+from vibezen.metrics.window_reader import HISTOGRAM, QUANTILES, Fetched, fetch, fetch_totals
+
+__all__ = ["Asked", "Cell", "Gathered", "Gatherer", "Group", "Source"]
 
 log = logging.getLogger(__name__)
 
-MAX_CELLS: Final = 200_000
-"""Rows that events of one question are added up to; some 100 MB."""
 MAX_HISTOGRAMS: Final = 20_000
 """Rows whose percentiles are told by histograms; each may have a hundred buckets."""
 CHEAP_LINES: Final = 100_000
 """Events of an hour up to which reading them costs less (some 20 ms) than reading its windows series by series (some
 6 µs for each series in each of 60 or 360 windows)."""
-
-Group = tuple[tuple[str, str], ...]
-"""Labels and their values, in the order they were asked for; those a series has not are left out."""
-
-
-class Asked(NamedTuple):
-    """A range [start, stop) in Unix seconds, in steps (None: the range is one), and what is asked of it.
-
-    `step`, `edges`: as of a Plan.
-    `metric`: None for all. `aggregates` decides what must be read: percentiles, or a gauge's newest values.
-    """
-
-    start: int
-    stop: int
-    step: int | None
-    metric: str | None
-    aggregates: Sequence[str]
-    group_by: tuple[str, ...] = ()
-    where: tuple[Condition, ...] = ()
-    exact: bool = False
-    edges: tuple[int, ...] = ()
-
-    @property
-    def plan(self) -> Plan | None:
-        return None if self.step is None else Plan(self.step, self.start, self.stop, self.edges)
-
-    def step_of(self, ts: int) -> int:
-        if self.edges:
-            return self.edges[bisect_right(self.edges, ts) - 1]
-        return self.start if self.step is None else ts - (ts - self.start) % self.step
-
-    def grain(self) -> int:
-        """The longest windows that the steps are made of, in seconds."""
-        return math.gcd(self.start, self.step or self.stop, *self.edges)
-
-
-class Source(msgspec.Struct):
-    """Where the answer for [from, to) was taken from: windows or events."""
-
-    since: float = msgspec.field(name="from")
-    to: float = msgspec.field()
-    source: str = "windows"
-
-
-class Cell:
-    """One metric, group and step. `quantiles` by their name, where the values themselves told them."""
-
-    def __init__(self, kind: Kind) -> None:
-        self.total = Total(kind)
-        self.quantiles: Mapping[str, float] | None = None
-
-
-class Gathered:
-    """What came of a question. `exact`: percentiles are those of the values, not of histograms."""
-
-    def __init__(self, sources: list[Source], *, exact: bool) -> None:
-        self.cells: dict[tuple[str, Group, int], Cell] = {}
-        self.sources, self.exact = sources, exact
-        self.newest = -math.inf
-
-    def add(self, kind: Kind, place: tuple[str, Group, int], series: SeriesKey, window: Window) -> Cell:
-        cell = self.cells.get(place)
-        if cell is None:
-            cell = self.cells[place] = Cell(kind)
-        cell.total.add(series, window)
-        self.newest = max(self.newest, window.last_ts)
-        return cell
 
 
 class _Overflow(Exception):
@@ -115,6 +50,10 @@ class _Overflow(Exception):
     def __init__(self, hours: set[int]) -> None:
         super().__init__(f"overflow in {len(hours)} hours")
         self.hours = hours
+
+
+class _Unrolled(Exception):
+    """Rollups cannot be read."""
 
 
 class _Unusable(Exception):
@@ -139,21 +78,26 @@ class Gatherer:
         self.catalogue: Catalogue = settings.catalogue()
         self._client, self._keys, self._settings, self._clock = client, keys, settings, clock
         self._labels = settings.aggregation.labels
+        self._rollups = RollupFiles(reader.layout)
 
     async def gather(self, asked: Asked) -> Gathered:
         """Raises BadParameter when the answer would be too large, StoreError when files cannot be read. A server that
         is away is no error: events answer alone."""
         without: set[int] = set()
         windows = self._client is not None and not asked.exact and self._know(asked)
+        rollups = not asked.exact and asked.grain() % WIDTH == 0
         changed: FilesChanged | None = None
         for _ in range(ATTEMPTS):
             try:
-                return await self._gather(asked, without, windows=windows and not self._is_away())
+                return await self._gather(asked, without, windows=windows and not self._is_away(), rollups=rollups)
             except _Overflow as found:
                 without |= found.hours
             except (RedisError, _Unusable) as error:
                 log.info("windows are not used: %s", error)
                 windows = False
+            except _Unrolled as error:
+                log.warning("rollups are not used: %s", error)
+                rollups = False
             except FilesChanged as error:
                 changed = error
         raise unreadable(changed)
@@ -163,17 +107,88 @@ class Gatherer:
         keys = {*asked.group_by, *(condition.key for condition in asked.where)}
         return keys.issubset(self._labels)
 
-    async def _gather(self, asked: Asked, without: set[int], *, windows: bool) -> Gathered:
+    async def _gather(self, asked: Asked, without: set[int], *, windows: bool, rollups: bool) -> Gathered:
         snapshot = await to_thread.run_sync(self.reader.snapshot, hours_of(asked.start, asked.stop))
+        rolled = await to_thread.run_sync(self._rolled, asked, snapshot) if rollups else {}
         shards = await self._standings() if windows else []
-        windowed = self._windowed(asked, snapshot, without, shards)
-        hours = [hour for hour in snapshot.hours() if hour not in windowed]
-        gathered = Gathered(_sources(asked, windowed), exact=True)
+        windowed = self._windowed(asked, snapshot, {*without, *rolled}, shards)
+        hours = [hour for hour in snapshot.hours() if hour not in windowed and hour not in rolled]
+        gathered = Gathered(sources_of(asked, windowed, rolled), exact=True)
         await self._take_windows(asked, windowed, len(shards), gathered)
         if windowed and [shard.floor for shard in await self._standings()] != [shard.floor for shard in shards]:
             raise _Unusable("they were lost while they were read")
-        await to_thread.run_sync(self._take_events, asked, snapshot, hours, set(windowed), gathered)
+        await to_thread.run_sync(self._take_rollups, asked, snapshot, rolled, gathered)
+        await to_thread.run_sync(self._take_events, asked, snapshot.files(hours), {*windowed, *rolled}, gathered)
         return gathered
+
+    def _rolled(self, asked: Asked, snapshot: Snapshot) -> dict[int, Rollup]:
+        """Hour → the rollup that answers for it."""
+        keys = self._keys_of(asked) if self._by_series(asked) else None
+        found = self._rollups.of(snapshot, snapshot.hours())
+        if asked.metric is not None:
+            return {hour: rollup for hour, rollup in found.items() if rollup.tells(asked.metric, keys)}
+        # The others are few, or of many series: they are read from events, if they are asked about at all.
+        return found if keys is None else {}
+
+    def _keys_of(self, asked: Asked) -> set[str]:
+        """Every key that tells apart the series that are asked about."""
+        keys = {*asked.group_by, *(condition.key for condition in asked.where)}
+        return {*keys, *self._labels, PRODUCER} if self._needs_series(asked) else keys
+
+    def _take_rollups(self, asked: Asked, snapshot: Snapshot, rolled: Mapping[int, Rollup], gathered: Gathered) -> None:
+        if not rolled:
+            return
+        keys = self._keys_read(asked)
+        wanted = Wanted(asked.start, asked.stop, asked.metric, asked.where)
+        quantiles = not QUANTILES.keys().isdisjoint(asked.aggregates)
+        try:
+            rows = rollup_reader.steps(
+                self.reader,
+                rolled,
+                wanted,
+                asked.plan,
+                keys,
+                MAX_CELLS + 1,
+                by_series=self._by_series(asked),
+                histograms=quantiles or HISTOGRAM in asked.aggregates,
+            )
+        except FilesChanged:
+            raise
+        except StoreError as error:
+            raise _Unrolled(str(error)) from None
+        if len(rows) > MAX_CELLS:
+            raise BadParameter("group_by", "too many series here; take a coarser step or fewer labels")
+        self._add(asked, keys, rows, gathered)
+        gathered.exact = gathered.exact and not quantiles
+        if asked.metric is None:
+            self._take_others(asked, snapshot, rolled, gathered)
+
+    def _take_others(self, asked: Asked, snapshot: Snapshot, rolled: Mapping[int, Rollup], gathered: Gathered) -> None:
+        """Of hours that rollups answer for, the metrics of which they have nothing."""
+        by_metrics: dict[tuple[str, ...], list[int]] = {}
+        for hour, rollup in rolled.items():
+            by_metrics.setdefault(tuple(rollup.footer.others), []).append(hour)
+        for metrics, hours in by_metrics.items():
+            if metrics:
+                self._take_events(asked, snapshot.files(hours), set(rolled), gathered, metrics)
+
+    def _keys_read(self, asked: Asked) -> tuple[str, ...]:
+        """The keys whose values events or series are told apart by."""
+        if not self._needs_series(asked):
+            return asked.group_by
+        return tuple(dict.fromkeys((*self._labels, PRODUCER, *asked.group_by)))
+
+    def _add(self, asked: Asked, keys: Sequence[str], rows: Sequence[StepRow], gathered: Gathered) -> list[Cell]:
+        """The cell of each row, in their order."""
+        cells = []
+        for row in rows:
+            labels = {key: value for key, value in zip(keys, row.labels, strict=True) if value is not None}
+            group = tuple((key, labels[key]) for key in asked.group_by if key in labels)
+            start = asked.start if asked.step is None else row.start
+            place, series = (row.metric, group, start), series_key(row.metric, labels)
+            cells.append(gathered.add(self._kind(row.metric), place, series, row.window))
+        bound(gathered)
+        return cells
 
     async def _standings(self) -> list[Standing]:
         """How the windows of every shard stand; none where the server belongs to another store."""
@@ -256,20 +271,18 @@ class Gatherer:
                 elif all(condition.holds(labels.get(condition.key)) for condition in asked.where):
                     group = tuple((label, labels[label]) for label in asked.group_by if label in labels)
                     gathered.add(self._kind(metric), (metric, group, step), series, from_blob(blob))
-        _bound(gathered)
+        bound(gathered)
         return overflow
 
     def _take_events(
-        self, asked: Asked, snapshot: Snapshot, hours: list[int], windowed: set[int], gathered: Gathered
+        self, asked: Asked, files: Files, elsewhere: set[int], gathered: Gathered, metrics: Sequence[str] = ()
     ) -> None:
-        files = snapshot.files(hours)
+        """`elsewhere`: hours that windows or rollups answer for; `metrics`: only these of all."""
         if not files:
             return
         quantiles = [name for name in asked.aggregates if name in QUANTILES]
-        keys = asked.group_by
-        if self._needs_series(asked):
-            keys = tuple(dict.fromkeys((*self._labels, PRODUCER, *keys)))
-        wanted = Wanted(asked.start, asked.stop, asked.metric, asked.where)
+        keys = self._keys_read(asked)
+        wanted = Wanted(asked.start, asked.stop, asked.metric, asked.where, metrics)
         rows = self.reader.steps(
             files,
             wanted,
@@ -282,7 +295,7 @@ class Gatherer:
         )
         if len(rows) > MAX_CELLS:
             raise BadParameter("group_by", "too many series here; take a coarser step or fewer labels")
-        mixed = bool(quantiles) and (self._needs_series(asked) or _is_mixed(asked, rows, windowed))
+        mixed = bool(quantiles) and (self._needs_series(asked) or _is_mixed(asked, rows, elsewhere))
         if mixed:
             gathered.exact = False
         if mixed or HISTOGRAM in asked.aggregates:
@@ -291,15 +304,9 @@ class Gatherer:
             histograms = self.reader.buckets(files, wanted, asked.plan, keys)
             for row in rows:
                 row.window.merge(histograms[row.start, row.metric, row.labels])
-        for row in rows:
-            labels = {key: value for key, value in zip(keys, row.labels, strict=True) if value is not None}
-            group = tuple((key, labels[key]) for key in asked.group_by if key in labels)
-            start = asked.start if asked.step is None else row.start
-            place = (row.metric, group, start)
-            cell = gathered.add(self._kind(row.metric), place, series_key(row.metric, labels), row.window)
+        for row, cell in zip(rows, self._add(asked, keys, rows, gathered), strict=True):
             if row.quantiles is not None and not mixed:
                 cell.quantiles = dict(zip(quantiles, row.quantiles, strict=True))
-        _bound(gathered)
 
 
 def _tells_apart(asked: Asked) -> bool:
@@ -315,25 +322,6 @@ def _is_mixed(asked: Asked, rows: Sequence[StepRow], windowed: set[int]) -> bool
     return any((asked.start if asked.step is None else row.start) in shared for row in rows)
 
 
-def _bound(gathered: Gathered) -> None:
-    if len(gathered.cells) > MAX_CELLS:
-        raise BadParameter("group_by", "too many series here; take a coarser step or fewer labels")
-
-
 def _windows(asked: Asked, hour: int, width: int, now: float) -> range:
     """Starts of the windows of one hour that are asked for and can exist."""
     return range(max(hour, asked.start), min(hour + HOUR, asked.stop, math.ceil(now + MAX_AHEAD)), width)
-
-
-def _sources(asked: Asked, windowed: Mapping[int, int]) -> list[Source]:
-    """The range in runs of one source each; what is no hour of windows is an hour of events."""
-    marks = sorted({asked.start, asked.stop, *windowed, *(hour + HOUR for hour in windowed)})
-    bounds = [mark for mark in marks if asked.start <= mark <= asked.stop]
-    runs: list[Source] = []
-    for since, until in pairwise(bounds):
-        source = "windows" if since // HOUR * HOUR in windowed else "events"
-        if runs and runs[-1].source == source:
-            runs[-1].to = until
-        else:
-            runs.append(Source(since, until, source))
-    return runs

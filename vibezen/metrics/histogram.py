@@ -8,6 +8,7 @@ At SCALE 5, b is 1.0219; a bucket is told by the harmonic middle of its bounds, 
 """
 
 import math
+from bisect import bisect_right
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,7 +67,7 @@ def add_buckets(into: Buckets, other: Mapping[int, Weight]) -> None:
 
 
 class Distribution:
-    """A histogram made ready for questions: ordered values with running weights.
+    """A histogram made ready for questions: ordered buckets with running weights.
 
     Quantiles interpolate between neighbouring samples (the "linear" or `quantile_cont` rule), so that they stay within
     MAX_RELATIVE_ERROR of what the samples themselves would give, as long as values have one sign.
@@ -75,18 +76,19 @@ class Distribution:
     def __init__(
         self, zero: Weight, positive: Mapping[int, Weight], negative: Mapping[int, Weight], low: float, high: float
     ) -> None:
-        pairs = [(-value_of(b), w) for b, w in sorted(negative.items(), reverse=True)]
+        self._below, self._above = sorted(negative, reverse=True), sorted(positive)
+        weights = [negative[bucket] for bucket in self._below]
         if zero:
-            pairs.append((0.0, zero))
-        pairs += [(value_of(b), w) for b, w in sorted(positive.items())]
-        self.values: Sequence[float] = [min(max(v, low), high) for v, _ in pairs]
-        self.running: Sequence[Weight] = list(accumulate(w for _, w in pairs))
+            weights.append(zero)
+        weights += [positive[bucket] for bucket in self._above]
+        self._low, self._high = low, high
+        self._running: Sequence[Weight] = list(accumulate(weights))
 
     def quantile(self, q: float) -> float | None:
         """The value below which a share `q` (0 to 1) of the samples lies; None without samples."""
-        if not self.values:
+        if not self._running:
             return None
-        position = q * max(self.running[-1] - 1, 0)
+        position = q * max(self._running[-1] - 1, 0)
         low = self._at(math.floor(position))
         share = position - math.floor(position)
         if share == 0:
@@ -97,11 +99,11 @@ class Distribution:
 
     def _at(self, position: float) -> float:
         """The value of the sample number `position` (from 0) in ascending order."""
-        left, right = 0, len(self.running) - 1
-        while left < right:
-            middle = (left + right) // 2
-            if self.running[middle] > position:
-                right = middle
-            else:
-                left = middle + 1
-        return self.values[left]
+        place = min(bisect_right(self._running, position), len(self._running) - 1)
+        if place < len(self._below):
+            value = -value_of(self._below[place])
+        elif place >= len(self._running) - len(self._above):
+            value = value_of(self._above[place - len(self._running)])
+        else:
+            value = 0.0
+        return min(max(value, self._low), self._high)

@@ -154,26 +154,34 @@ def read_footers(paths: Iterable[Path]) -> dict[Path, Footer]:
 
 
 def _footers(paths: list[Path]) -> Iterator[tuple[Path, Footer]]:
+    for path in paths:
+        text = footer_text(path)
+        try:
+            footer = decode_footer(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path}: its footer cannot be understood: {error}") from None
+        if footer.format > FORMAT:
+            raise StoreError(f"{path}: format {footer.format} is newer than this version knows ({FORMAT})")
+        yield path, footer
+
+
+def footer_text(path: Path) -> bytes:
+    """What a file of ours says of itself. Raises FileNotFoundError, StoreError for what is none, MissingExtra without
+    DuckDB."""
     duckdb = _duckdb()
-    with _connection().cursor() as cursor:
-        for path in paths:
-            try:
-                rows = cursor.execute("SELECT key, value FROM parquet_kv_metadata($1)", [str(path)]).fetchall()
-                texts = [value for key, value in rows if key == KEY.encode()]
-                if not texts:
-                    raise StoreError(f"{path}: no part of a store: its footer says nothing of one")
-                footer = decode_footer(texts[0])
-            except duckdb.IOException as error:
-                if not path.exists():
-                    raise FileNotFoundError(str(path)) from None
-                raise StoreError(f"{path}: cannot be read: {first_line(error)}") from None
-            except duckdb.Error as error:
-                raise StoreError(f"{path}: is damaged: {first_line(error)}") from None
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise StoreError(f"{path}: its footer cannot be understood: {error}") from None
-            if footer.format > FORMAT:
-                raise StoreError(f"{path}: format {footer.format} is newer than this version knows ({FORMAT})")
-            yield path, footer
+    try:
+        with _connection().cursor() as cursor:
+            told = cursor.execute("SELECT key, value FROM parquet_kv_metadata($1)", [str(path)]).fetchall()
+    except duckdb.IOException as error:
+        if not path.exists():
+            raise FileNotFoundError(str(path)) from None
+        raise StoreError(f"{path}: cannot be read: {first_line(error)}") from None
+    except (duckdb.Error, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: is damaged: {first_line(error)}") from None
+    texts: list[bytes] = [value for key, value in told if key == KEY.encode()]
+    if not texts:
+        raise StoreError(f"{path}: no part of a store: its footer says nothing of one")
+    return texts[0]
 
 
 def damaged_part(places: Iterable[str]) -> str:

@@ -112,6 +112,11 @@ class Snapshot:
         segments = [segment for hour in hours for segment in self._segments(hour)]
         return Files(segments, [self._span(parts[path], some) for path, some in by_part.items()])
 
+    def closed_part(self, hour: int) -> Part | None:
+        """The part that has all events of an hour; None where segments have more, or it has none."""
+        part = self._part(hour)
+        return None if part is None or self._segments(hour) else part
+
     def _part(self, hour: int) -> Part | None:
         view = self._views.get(date_of(hour))
         return view.by_hour.get(hour) if view else None
@@ -129,13 +134,13 @@ class Snapshot:
         ]
 
     def _span(self, part: Part, hours: Sequence[int]) -> PartSpan:
-        spans = None if part.footer.hours.keys() <= set(hours) else _runs(hours)
+        spans = None if part.footer.hours.keys() <= set(hours) else runs_of(hours)
         moved = part.footer.moved
         place = self._events / part.path if moved is None else place_of(self._events.parent, moved)
         return PartSpan(part, str(place), tuple(hours), spans)
 
 
-def _runs(hours: Sequence[int]) -> tuple[tuple[int, int], ...]:
+def runs_of(hours: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """Hours, in ascending order, as the runs they form."""
     runs: list[tuple[int, int]] = []
     for hour in hours:
