@@ -25,6 +25,7 @@ from vibezen.metrics.errors import BadParameter, ExternalAway, Fenced, StoreFull
 from vibezen.metrics.event_reader import EventReader, Wanted
 from vibezen.metrics.external import External
 from vibezen.metrics.layout import Layout, date_folder
+from vibezen.metrics.verify import files
 
 FIRST = 1_756_684_800
 """2025-09-01T00:00:00Z."""
@@ -161,6 +162,7 @@ def test_month_that_was_moved_answers_as_before(layout: Layout, url: str, merge:
     assert len(local_files(layout)) == (3 if merge else 6)
     assert answers(layout) == before
     assert answers(layout) == before
+    assert [finding.seen for finding in files.checks(layout, lambda _: None) if finding.status != "ok"] == []
 
 
 def test_what_comes_late_for_a_moved_date_joins_it_there(layout: Layout, url: str) -> None:
