@@ -252,9 +252,9 @@ def test_part_that_is_not_the_newest_any_more_is_not_moved(layout: Layout, folde
     settle(layout, None)
     (what,) = moves(layout)
     stored.archive(layout, [event(99.0, FIRST + HOUR + 0.5)])
-    age(layout)
-    settle(layout, None)
+    stored.compact_day(layout, FIRST)
     assert not move(layout, External(folder), what, lambda: None)
+    stored.sweep(layout)
     assert len(answers(layout)) == 13
 
 
