@@ -25,6 +25,8 @@ from vibezen.metrics.errors import BadParameter, ExternalAway, Fenced, StoreFull
 from vibezen.metrics.event_reader import EventReader, Wanted
 from vibezen.metrics.external import External
 from vibezen.metrics.layout import Layout, date_folder
+from vibezen.metrics.rollups import RollupFooter, rollup_path
+from vibezen.metrics.verify import files
 
 FIRST = 1_756_684_800
 """2025-09-01T00:00:00Z."""
@@ -161,6 +163,7 @@ def test_month_that_was_moved_answers_as_before(layout: Layout, url: str, merge:
     assert len(local_files(layout)) == (3 if merge else 6)
     assert answers(layout) == before
     assert answers(layout) == before
+    assert [finding.seen for finding in files.checks(layout, lambda _: None) if finding.status != "ok"] == []
 
 
 def test_what_comes_late_for_a_moved_date_joins_it_there(layout: Layout, url: str) -> None:
@@ -249,9 +252,9 @@ def test_part_that_is_not_the_newest_any_more_is_not_moved(layout: Layout, folde
     settle(layout, None)
     (what,) = moves(layout)
     stored.archive(layout, [event(99.0, FIRST + HOUR + 0.5)])
-    age(layout)
-    settle(layout, None)
+    stored.compact_day(layout, FIRST)
     assert not move(layout, External(folder), what, lambda: None)
+    stored.sweep(layout)
     assert len(answers(layout)) == 13
 
 
@@ -440,3 +443,24 @@ def test_files_outside_are_readable_by_anything(layout: Layout, folder: str) -> 
     assert part.parent.name == date_folder(FIRST)
     assert part.stat().st_mode & 0o777 == 0o600
     assert duckdb.connect().execute("SELECT count(*) FROM read_parquet($1)", [str(part)]).fetchone() == (12,)
+
+
+def test_rollup_of_a_moved_day_stays_and_stands_for_it(layout: Layout, folder: str) -> None:
+    fill(layout)
+    settle(layout, None)
+    path = rollup_path(layout, FIRST, 1)
+    assert path.exists()
+    (part,) = standings(layout, holdings(layout))[0].parts
+    rollup = RollupFooter(part.footer.store, 1, part.path, part.footer.content, [], [])
+    settle(layout, folder)
+    (held,) = holdings(layout)
+    assert held.view.day is not None
+    assert (held.view.day.footer.generation, held.view.day.footer.rows_of) == (2, 1)
+    assert rollup.stands_for(held.view.day)
+    assert path.exists()
+    stored.archive(layout, [event(99.0, FIRST + HOUR + 0.5)])
+    age(layout)
+    settle(layout, folder)
+    (held,) = holdings(layout)
+    assert held.view.day is not None
+    assert (rollup.stands_for(held.view.day), path.exists()) == (False, False)

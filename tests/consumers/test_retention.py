@@ -17,6 +17,7 @@ from vibezen.metrics.errors import Fenced
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import EventReader, Wanted
 from vibezen.metrics.layout import Layout, date_folder, hour_of, partition_of
+from vibezen.metrics.verify import files
 
 FIRST = 1_756_684_800
 """2025-09-01T00:00:00Z."""
@@ -152,6 +153,7 @@ def test_store_of_sixty_days_shrinks_to_thirty(layout: Layout) -> None:
     stored.sweep(layout)
     assert values(layout) == kept
     assert look(layout, Limits(30)) == []
+    assert [finding.seen for finding in files.checks(layout, lambda _: None) if finding.status != "ok"] == []
     left = [path for path in layout.events.glob("date=2025-09-0*/**/*") if path.is_file()]
     assert {path.name for path in left} <= {"part-1.parquet", "part-2.parquet"}
     assert len(left) == 9

@@ -27,7 +27,7 @@ def standing_rollups(connection: "DuckDBPyConnection", layout: Layout, files: Fi
 
 
 def _rollup_of(connection: "DuckDBPyConnection", layout: Layout, span: PartSpan) -> str | None:
-    path = rollup_path(layout, date_of(span.hours[0]), span.part.footer.generation)
+    path = rollup_path(layout, date_of(span.hours[0]), span.part.footer.rows_of)
     if span.part.path.count("/") > 1 or not path.exists():  # an hour's part has none
         return None
     told = connection.execute("SELECT value FROM parquet_kv_metadata($1) WHERE decode(key) = $2", [str(path), KEY])
