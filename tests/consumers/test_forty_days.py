@@ -154,7 +154,7 @@ def test_forty_days_are_small_and_answer_as_before(
         if some:
             file.write_bytes(encode_lines(some))
         roles = [start_role("consume", group) for group in GROUPS]
-        process = start_role("import", str(file if some else TRACE), *mapping)
+        process = start_role("import", str(file if some else TRACE), "--idempotency-key", name, *mapping)
         assert process.wait(600) == 0, process.said[-2000:]
         with server.client() as client:
             wait_until(lambda: all(lag(client, group) == 0 for group in GROUPS), 300)

@@ -8,8 +8,8 @@ At SCALE 5, b is 1.0219; a bucket is told by the harmonic middle of its bounds, 
 """
 
 import math
-from bisect import bisect_right
 import sys
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
