@@ -143,7 +143,8 @@ def _compact(folder: Path, now: float) -> Done:
     for path in layout.events.rglob("part-*.parquet"):
         path.unlink()
     rmtree(layout.rollups, ignore_errors=True)
-    settings = Settings(storage_dir=folder, compaction=Compaction(after_seconds=1, grace_seconds=1e9))
+    policy = Compaction(after_seconds=1, grace_seconds=1e9)
+    settings = Settings(storage_dir=folder, retention_days=100_000, compaction=policy)
     compactor = Compactor(layout, settings, Holdings(layout, lambda shard: None), 1, lambda: None, lambda: MUCH_LATER)
     hours_only = now < DATE + DAY
     began = monotonic()

@@ -196,7 +196,7 @@ def test_who_lost_the_lease_publishes_and_deletes_nothing(layout: Layout, hour: 
         raise Fenced("another")
 
     policy = Compaction(after_seconds=AFTER, grace_seconds=0.001, merge_days=False)
-    settings = Settings(storage_dir=layout.root, compaction=policy)
+    settings = Settings(retention_days=KEPT, storage_dir=layout.root, compaction=policy)
     one = Compactor(layout, settings, Holdings(layout, lambda shard: 1), 1, lost, lambda: MUCH_LATER)
     with pytest.raises(Fenced):
         one.round()

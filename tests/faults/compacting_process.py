@@ -19,7 +19,7 @@ from vibezen.metrics.layout import Layout
 
 def compact(layout: Layout, epoch: int) -> None:
     policy = Compaction(after_seconds=0.01, grace_seconds=0.3)
-    settings = Settings(storage_dir=layout.root, compaction=policy)
+    settings = Settings(storage_dir=layout.root, retention_days=100_000, compaction=policy)
     holdings = Holdings(layout, lambda shard: 1)
     compactor = Compactor(layout, settings, holdings, epoch, lambda: None, lambda: time.time())
     compactor.clear()
