@@ -77,7 +77,7 @@ def failures(what: str) -> Iterator[None]:
 def _connect(spill: Path) -> "DuckDBPyConnection":
     import duckdb
 
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "threads": str(THREADS),
         "memory_limit": MEMORY,
         "temp_directory": str(spill),

@@ -12,7 +12,7 @@ from vibezen.metrics.consumers.engine import Engine, failures
 from vibezen.metrics.event_sql import Sql
 from vibezen.metrics.layout import Layout, fsync_folder, make_folder, space
 from vibezen.metrics.parts import KEY, Part, date_of
-from vibezen.metrics.rollups import RollupFooter, encode_footer, rollup_path
+from vibezen.metrics.rollups import COLUMNS, RollupFooter, encode_footer, rollup_path
 
 SHARE: Final = 10
 """A rollup is at most one part in so many of its events, in bytes."""
@@ -120,9 +120,8 @@ class RollupWriter:
         return rollup_rows.labels_of(self._labels, gauge=metric in self._gauges)
 
     def _join(self, rolled: Sequence[Rolled], footer: RollupFooter, file: Path) -> None:
-        columns = rollup_rows.COLUMNS
         parameters = {"files": [str(path) for one in rolled for path in one.files]}
-        text = f"SELECT {columns} FROM read_parquet($files) {_ORDER}"  # noqa: S608
+        text = f"SELECT {COLUMNS} FROM read_parquet($files) {_ORDER}"  # noqa: S608
         if not rolled:
             text, parameters = rollup_rows.NONE, {}
         options = f"{_OPTIONS}, KV_METADATA {{{KEY}: $footer}}"

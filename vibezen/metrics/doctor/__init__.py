@@ -12,7 +12,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import connect, redacted, redis_url
-from vibezen.metrics.doctor import pipeline, ports, program, server, store
+from vibezen.metrics.doctor import compactor, pipeline, ports, program, server, store
 from vibezen.metrics.doctor.finding import Finding, Status, fail, ok, unknown
 from vibezen.metrics.errors import ConfigError
 from vibezen.metrics.keys import Keys
@@ -47,6 +47,7 @@ def _server(settings: Settings, clock: Clock) -> Generator[Finding, None, list[s
         with closing(connect(url)) as client:
             facts = server.ask(client, keys, clock)
             shards = pipeline.ask(client, keys, settings.streams.shards)
+            compacting = compactor.ask(client, keys)
     except ConfigError as error:
         yield fail("server", str(error), "correct it")
     except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
@@ -57,6 +58,7 @@ def _server(settings: Settings, clock: Clock) -> Generator[Finding, None, list[s
         yield ok("server", f"{redacted(url)} answers")
         yield from server.checks(facts)
         yield from pipeline.checks(shards, clock())
+        yield compactor.check(compacting, clock())
         return facts
     yield unknown("stream", "the server does not answer")
     return None
