@@ -4,13 +4,14 @@ What goes in is added up before it is written, by hour: rows, first and last tim
 What was written is read again and added up in the same way. Only what is equal is published.
 """
 
+import logging
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from vibezen.metrics import part_sql
 from vibezen.metrics.clock import HOUR
@@ -24,6 +25,11 @@ from vibezen.metrics.event_sql import Sql
 from vibezen.metrics.layout import Layout, fsync_folder, make_folder, space
 from vibezen.metrics.part_files import read_footers
 from vibezen.metrics.parts import KEY, Footer, HourOf, Input, encode_footer
+
+log = logging.getLogger(__name__)
+
+SMALLER: Final = (1, 8, 32)
+"""How many times smaller pieces are tried when memory does not suffice."""
 
 
 class Span(NamedTuple):
@@ -73,7 +79,7 @@ class PartWriter:
             lines = [self._lines(some) for some in runs.of_lines(job.segments)]
             sums = self._sum_up(job, lines)
             footer = self._footer(job, sums)
-            self._copy(job, lines, older, sums, footer, file)
+            self._write(job, older, sums, footer, file)
             self._verify(file, footer, sums)
         return Made(job, file, footer)
 
@@ -151,11 +157,22 @@ class PartWriter:
             dropped=job.base.footer.dropped if job.base else 0,
         )
 
-    def _copy(
-        self, job: Job, lines: Sequence[Sql], older: Sequence[Sql], sums: Sums, footer: Footer, file: Path
-    ) -> None:
-        """Write all rows, in order. More than can be sorted at once is sorted piece by piece."""
-        pieces, size = self._pieces(job, lines, older)
+    def _write(self, job: Job, older: Sequence[Sql], sums: Sums, footer: Footer, file: Path) -> None:
+        """Write all rows, in order. More than can be sorted at once is sorted piece by piece; how much that is, only
+        trying tells for certain."""
+        import duckdb
+
+        for smaller in SMALLER:
+            try:
+                self._copy(job, older, sums, footer, file, smaller)
+                return
+            except duckdb.OutOfMemoryException:
+                if smaller == SMALLER[-1]:
+                    raise
+                log.info("compactor: events/%s is sorted in smaller pieces", job.folder)
+
+    def _copy(self, job: Job, older: Sequence[Sql], sums: Sums, footer: Footer, file: Path, smaller: int) -> None:
+        pieces, size = self._pieces(job, older, smaller)
         group = runs.group_rows(sum(span.events for span in sums.hours.values()), size)
         final = f"COMPRESSION zstd, COMPRESSION_LEVEL {int(self._level)}, KV_METADATA {{{KEY}: $footer}}"
         told = {"footer": encode_footer(footer)}
@@ -170,8 +187,9 @@ class PartWriter:
         for one in written:
             one.unlink()
 
-    def _pieces(self, job: Job, lines: Sequence[Sql], older: Sequence[Sql]) -> tuple[list[Sql], int]:
+    def _pieces(self, job: Job, older: Sequence[Sql], smaller: int) -> tuple[list[Sql], int]:
         """What is to be sorted at once, in order, and how many bytes it is all together."""
+        lines = [self._lines(some) for some in runs.of_lines(job.segments, smaller)]
         size = sum(one.extent.end for one in job.segments)
         ranges: list[Sql] = []
         rows = job.lines
@@ -180,10 +198,10 @@ class PartWriter:
             cells = self._engine.run(part_sql.cells(together))
             size += sum(cell[3] + cell[2] * runs.ROW_BYTES for cell in cells)
             rows += sum(cell[2] for cell in cells)
-            found = runs.of_parts(cells)
+            found = runs.of_parts(cells, smaller)
             for run, following in zip_longest(found, found[1:]):
                 ranges.append(runs.between(together, run[0], following[0] if following else None, "run"))
-        if rows <= runs.RUN_ROWS and size <= runs.RUN_BYTES:
+        if rows * smaller <= runs.RUN_ROWS and size * smaller <= runs.RUN_BYTES:
             return [part_sql.together([*lines, *older])], size
         return [*ranges, *lines], size
 

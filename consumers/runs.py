@@ -12,8 +12,8 @@ from vibezen.metrics.clock import HOUR
 from vibezen.metrics.consumers.holdings import Pending
 from vibezen.metrics.event_sql import Sql
 
-RUN_ROWS: Final = 1_250_000
-RUN_BYTES: Final = 220_000_000
+RUN_ROWS: Final = 10_000_000
+RUN_BYTES: Final = 1_600_000_000
 """Of text: lines, or the strings of rows."""
 ROW_BYTES: Final = 40
 """Of a row beside its metadata."""
@@ -38,32 +38,32 @@ class Cell(NamedTuple):
     bytes: int
 
 
-def of_lines(segments: Iterable[Pending]) -> list[list[Pending]]:
-    """Segments run by run, in order."""
+def of_lines(segments: Iterable[Pending], smaller: int = 1) -> list[list[Pending]]:
+    """Segments run by run, in order. `smaller`: so many times than a run may be at most."""
     ordered = sorted(segments, key=lambda one: one.extent.path)
-    return list(_gathered(ordered, lambda one: (one.extent.events, one.extent.end)))
+    return list(_gathered(ordered, lambda one: (one.extent.events, one.extent.end), smaller))
 
 
-def of_parts(cells: Iterable[tuple[str, int, int, int]]) -> list[list[Cell]]:
+def of_parts(cells: Iterable[tuple[str, int, int, int]], smaller: int = 1) -> list[list[Cell]]:
     """The rows of parts run by run: given metric, hour, rows and bytes of their metadata, ordered by metric and hour.
     An hour that is too much for a run is cut into equal times."""
-    return list(_gathered(list(_cut(cells)), lambda one: (one.rows, one.bytes)))
+    return list(_gathered(list(_cut(cells, smaller)), lambda one: (one.rows, one.bytes), smaller))
 
 
-def _cut(cells: Iterable[tuple[str, int, int, int]]) -> Iterator[Cell]:
+def _cut(cells: Iterable[tuple[str, int, int, int]], smaller: int) -> Iterator[Cell]:
     for metric, hour, rows, text in cells:
         size = text + rows * ROW_BYTES
-        pieces = max(-(-rows * 2 // RUN_ROWS), -(-size * 2 // RUN_BYTES))
+        pieces = max(-(-rows * 2 * smaller // RUN_ROWS), -(-size * 2 * smaller // RUN_BYTES))
         for number in range(pieces):
             yield Cell(metric, hour + number * HOUR / pieces, rows // pieces, size // pieces)
 
 
-def _gathered(ordered: Sequence[T], size_of: Size[T]) -> Iterator[list[T]]:
+def _gathered(ordered: Sequence[T], size_of: Size[T], smaller: int) -> Iterator[list[T]]:
     run: list[T] = []
     rows = size = 0
     for one in ordered:
         more_rows, more_bytes = size_of(one)
-        if run and (rows + more_rows > RUN_ROWS or size + more_bytes > RUN_BYTES):
+        if run and ((rows + more_rows) * smaller > RUN_ROWS or (size + more_bytes) * smaller > RUN_BYTES):
             yield run
             run, rows, size = [], 0, 0
         run.append(one)
