@@ -12,8 +12,8 @@ from vibezen.metrics.clock import HOUR
 from vibezen.metrics.consumers.holdings import Pending
 from vibezen.metrics.event_sql import Sql
 
-RUN_ROWS: Final = 10_000_000
-RUN_BYTES: Final = 1_600_000_000
+RUN_ROWS: Final = 4_000_000
+RUN_BYTES: Final = 700_000_000
 """Of text: lines, or the strings of rows."""
 ROW_BYTES: Final = 40
 """Of a row beside its metadata."""
