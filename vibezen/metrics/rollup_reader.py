@@ -61,16 +61,19 @@ class RollupFiles:
         found: dict[int, Rollup] = {}
         for hour in hours:
             part = snapshot.closed_part(hour)
-            if part is None or part.path.count("/") > 1:  # an hour's part has none
+            if part is None:
                 continue
             if part.path not in by_part:
-                by_part[part.path] = self._of(part, date_of(hour))
+                by_part[part.path] = self.of_part(part)
             if (rollup := by_part[part.path]) is not None:
                 found[hour] = rollup
         return found
 
-    def _of(self, part: Part, date: int) -> Rollup | None:
-        place = str(rollup_path(self._layout, date, part.footer.rows_of))
+    def of_part(self, part: Part) -> Rollup | None:
+        """The rollup that stands for a part: of an hour's, and of one without rows, there is none."""
+        if part.path.count("/") > 1 or not part.footer.hours:
+            return None
+        place = str(rollup_path(self._layout, date_of(min(part.footer.hours)), part.footer.rows_of))
         told = self._footer(place)
         return Rollup(place, told) if told is not None and told.stands_for(part) else None
 
