@@ -20,6 +20,7 @@ NAMES: Final = (
     "path",
     "importing",
     "history",
+    "parts",
     "compact",
     "start",
 )

@@ -1,5 +1,5 @@
-"""History over ten million archived events: closed days in parts and rollups, beside bare DuckDB over the same parts and
-over the lines they were made of.
+"""History over ten million archived events: closed days in parts and rollups, beside bare DuckDB over the same parts
+and over the lines they were made of.
 
 Ours: what an API process does for one question without a server's windows, from the folder to the answer's numbers.
 Each in an interpreter that has answered before, as an API has.
@@ -9,7 +9,8 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -41,7 +42,8 @@ SELECT json_object('metric', list_value({metrics})[1 + (r >> 4) % {kinds}], 'val
  sqrt(-2 * ln(1 - random())) * cos(2 * pi() * random())), 3), 'ts', round({hour} + (n + 0.999 * random()) * {gap}, 6),
  'metadata', json_object('provider', model[1], 'model', model[2], 'phase', list_value({phases})[1 + (r >> 16) % 4],
  'session', 's' || (r >> 20) % 200, 'agent', 'agent-' || (r >> 30) % 12, 'attempt', (r >> 8) % 3)) AS line
-FROM (SELECT n, (hash(n + {hour}) >> 1)::BIGINT AS r, list_value({models})[1 + ((hash(n * 7 + {hour}) >> 3)::BIGINT % {many})] AS model
+FROM (SELECT n, (hash(n + {hour}) >> 1)::BIGINT AS r,
+ list_value({models})[1 + ((hash(n * 7 + {hour}) >> 3)::BIGINT % {many})] AS model
  FROM range({count}) t(n))
 """
 
@@ -171,7 +173,8 @@ def _timed(ask: Callable[[], Any]) -> float:
     return median(took)
 
 
-def _asking(storage: Path, since: int, until: int, **asked: str) -> Callable[[], Any]:
+@contextmanager
+def _asking(storage: Path, since: int, until: int, **asked: str) -> Iterator[Callable[[], Any]]:
     """A function that asks in one event loop, as an API does."""
     from anyio.from_thread import start_blocking_portal
 
@@ -180,30 +183,27 @@ def _asking(storage: Path, since: int, until: int, **asked: str) -> Callable[[],
 
     gatherer, settings = _gatherer(storage)
     given = {"metric": METRIC, "from": str(since), "to": str(until), **asked}
-    portal = start_blocking_portal().__enter__()  # for the rest of the process
-
-    def ask() -> Any:
-        return portal.call(history, gatherer, parse_question(given, settings, wall()), wall())
-
-    return ask
+    with start_blocking_portal() as portal:
+        yield lambda: portal.call(history, gatherer, parse_question(given, settings, wall()), wall())
 
 
 def _ours(storage: Path, day: int, exact: str) -> float:
-    ask = _asking(storage, day, day + DAY, step="60", agg="p95", exact=exact)
-    answer = ask()
-    assert [one.source for one in answer.sources] == ["events" if exact == "true" else "rollups"], answer.sources
-    assert answer.exact is (exact == "true")
-    (line,) = answer.series
-    found = {start // 60: value for start, value in line.points if value is not None}
-    bare = dict(_rows(_of_parts(storage, day)))
-    assert found.keys() == bare.keys()
-    error = 1e-9 if exact == "true" else MAX_RELATIVE_ERROR * 1.001
-    assert all(math.isclose(value, bare[minute], rel_tol=error) for minute, value in found.items())
-    return _timed(ask)
+    with _asking(storage, day, day + DAY, step="60", agg="p95", exact=exact) as ask:
+        answer = ask()
+        assert [one.source for one in answer.sources] == ["events" if exact == "true" else "rollups"], answer.sources
+        assert answer.exact is (exact == "true")
+        (line,) = answer.series
+        found = {start // 60: value for start, value in line.points if value is not None}
+        bare = dict(_rows(_of_parts(storage, day)))
+        assert found.keys() == bare.keys()
+        error = 1e-9 if exact == "true" else MAX_RELATIVE_ERROR * 1.001
+        assert all(math.isclose(value, bare[minute], rel_tol=error) for minute, value in found.items())
+        return _timed(ask)
 
 
 def _hour(storage: Path, day: int) -> float:
-    return _timed(_asking(storage, day + 5 * HOUR, day + 6 * HOUR, step="60", agg="p95", exact="true"))
+    with _asking(storage, day + 5 * HOUR, day + 6 * HOUR, step="60", agg="p95", exact="true") as ask:
+        return _timed(ask)
 
 
 def _summary(storage: Path, day: int) -> float:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tests.support.feeding import NOON, event
 from tests.support.pipeline import Pipeline
-from tests.support.stored import compact_day, compact_hour, sweep, write_part
+from tests.support.stored import compact_day, compact_hour, roll_up, sweep, write_part
 from vibezen.metrics import part_sql
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.commitlog import read_log
@@ -20,7 +20,7 @@ from vibezen.metrics.doctor import store
 from vibezen.metrics.doctor.finding import Finding
 from vibezen.metrics.event_sql import Sql
 from vibezen.metrics.layout import date_folder, partition_of
-from vibezen.metrics.part_files import read_footers
+from vibezen.metrics.part_files import footer_text, read_footers
 from vibezen.metrics.verify import books as sides
 from vibezen.metrics.verify import examine, files, parts
 from vibezen.metrics.verify.parts import Compacted
@@ -180,3 +180,23 @@ def test_foreign_files_among_parts_are_told(pipeline: Pipeline, verify: Verify) 
     assert found == f"other files: 1 not ours: events/{partition_of(FIRST)}/x.parquet"
     path.with_name("x.parquet").rename(path.with_name("part-7.parquet"))
     assert any("no part of a store" in one for one in told(verify()))
+
+
+def test_rollup_that_tells_something_else_is_told(pipeline: Pipeline, verify: Verify) -> None:
+    compact_day(pipeline.layout, DATE)
+    path = roll_up(pipeline.layout, DATE, ("provider",), ("response_time",), ())
+    assert [one for one in told(verify(), "ok") if one.startswith("rollups: 1 file: ")]
+    copy = path.with_name("copy")
+    for changed in ('* REPLACE ("count" + 1 AS "count")', "* REPLACE (sum + 1 AS sum)", "* REPLACE (max + 1 AS max)"):
+        whole = path.read_bytes()
+        footer = footer_text(path).decode()
+        duckdb.execute(
+            f"COPY (SELECT {changed} FROM read_parquet($path)) TO $copy (FORMAT parquet,"
+            " KV_METADATA {vibezen: $footer})",
+            {"path": str(path), "copy": str(copy), "footer": footer},
+        )
+        copy.rename(path)
+        (found,) = told(verify())
+        assert found == "rollups: rollups/1m/date=2025-11-24: response_time is not what its events give"
+        path.write_bytes(whole)
+    assert told(verify()) == []

@@ -161,3 +161,11 @@ def test_values_of_every_size_add_up(tmp_path: Path, reader: EventReader) -> Non
     assert row.window.min == -1e300
     assert row.window.max == 1e300
     assert row.quantiles == [5e-324]
+
+
+@pytest.mark.parametrize("values", [(1, 3, 2), (3, 2, 1), (1, 2, 3)])
+def test_of_one_time_the_largest_value_is_the_last(tmp_path: Path, reader: EventReader, values: Sequence[int]) -> None:
+    """Lines that have become a part have no order but that of time."""
+    found = segment(tmp_path / "s", [event(value, HOUR + number * 1e-7) for number, value in enumerate(values)])
+    (row,) = reader.steps(Files([found]), ALL, None)
+    assert row.window.last == 3

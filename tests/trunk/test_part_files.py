@@ -1,5 +1,6 @@
 """Parts in their folders: which of them are read, and what is said of those that cannot be."""
 
+import hashlib
 import os
 import random
 from collections.abc import Callable
@@ -127,7 +128,8 @@ def test_moved_rows_are_read_where_they_lie(layout: Layout, reader: EventReader,
     elsewhere.write_bytes(whole.read_bytes())
     nothing = part_sql.rows((), [whole])
     nothing = Sql(f"SELECT * FROM ({nothing.text}) WHERE false", nothing.parameters)
-    moved = Moved(str(elsewhere), elsewhere.stat().st_size, "")
+    data = elsewhere.read_bytes()
+    moved = Moved(elsewhere.as_uri(), len(data), hashlib.sha256(data).hexdigest())
     write_part(
         layout,
         date_folder(DATE),

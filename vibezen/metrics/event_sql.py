@@ -182,9 +182,11 @@ def _grouped(reading: Reading, wanted: Wanted, plan: Plan | None, keys: Sequence
     names = "".join(f', metadata."{key}" AS k{number}' for number, key in enumerate(keys))
     groups = "".join(f", k{number}" for number in range(len(keys)))
     start = "0" if plan is None else start_of_step(plan)
-    return Sql(
-        f"SELECT {start} AS start, metric{names}, {made} FROM {text} GROUP BY start, metric{groups}{by}", parameters
+    # Of one metric its name, a text, need not be compared row by row.
+    metric, groups = (
+        ("metric", f", metric{groups}") if wanted.metric is None else ("$metric::VARCHAR AS metric", groups)
     )
+    return Sql(f"SELECT {start} AS start, {metric}{names}, {made} FROM {text} GROUP BY start{groups}{by}", parameters)
 
 
 def start_of_step(plan: Plan) -> str:

@@ -8,6 +8,7 @@ every event. Coverage tells for which others windows may; where they and events 
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -117,7 +118,8 @@ class Gatherer:
         await self._take_windows(asked, windowed, len(shards), gathered)
         if windowed and [shard.floor for shard in await self._standings()] != [shard.floor for shard in shards]:
             raise _Unusable("they were lost while they were read")
-        await to_thread.run_sync(self._take_rollups, asked, snapshot, rolled, gathered)
+        take = partial(self._take_rollups, asked, snapshot, rolled, gathered, alone=not windowed and not hours)
+        await to_thread.run_sync(take)
         await to_thread.run_sync(self._take_events, asked, snapshot.files(hours), {*windowed, *rolled}, gathered)
         return gathered
 
@@ -135,12 +137,17 @@ class Gatherer:
         keys = {*asked.group_by, *(condition.key for condition in asked.where)}
         return {*keys, *self._labels, PRODUCER} if self._needs_series(asked) else keys
 
-    def _take_rollups(self, asked: Asked, snapshot: Snapshot, rolled: Mapping[int, Rollup], gathered: Gathered) -> None:
+    def _take_rollups(
+        self, asked: Asked, snapshot: Snapshot, rolled: Mapping[int, Rollup], gathered: Gathered, *, alone: bool
+    ) -> None:
+        """`alone`: nothing else has events of the range."""
         if not rolled:
             return
         keys = self._keys_read(asked)
         wanted = Wanted(asked.start, asked.stop, asked.metric, asked.where)
-        quantiles = not QUANTILES.keys().isdisjoint(asked.aggregates)
+        quantiles = [name for name in asked.aggregates if name in QUANTILES]
+        # One row of rollups is then a whole cell, and its histogram need not be fetched to be merged with others.
+        alone = alone and not self._needs_series(asked)
         try:
             rows = rollup_reader.steps(
                 self.reader,
@@ -150,7 +157,8 @@ class Gatherer:
                 keys,
                 MAX_CELLS + 1,
                 by_series=self._by_series(asked),
-                histograms=quantiles or HISTOGRAM in asked.aggregates,
+                shares=[QUANTILES[name] for name in quantiles] if alone else (),
+                histograms=HISTOGRAM in asked.aggregates or (bool(quantiles) and not alone),
             )
         except FilesChanged:
             raise
@@ -158,7 +166,9 @@ class Gatherer:
             raise _Unrolled(str(error)) from None
         if len(rows) > MAX_CELLS:
             raise BadParameter("group_by", "too many series here; take a coarser step or fewer labels")
-        self._add(asked, keys, rows, gathered)
+        for row, cell in zip(rows, self._add(asked, keys, rows, gathered), strict=True):
+            if row.quantiles is not None:
+                cell.quantiles = dict(zip(quantiles, row.quantiles, strict=True))
         gathered.exact = gathered.exact and not quantiles
         if asked.metric is None:
             self._take_others(asked, snapshot, rolled, gathered)

@@ -66,6 +66,12 @@ def add_buckets(into: Buckets, other: Mapping[int, Weight]) -> None:
         into[bucket] = into.get(bucket, 0) + weight
 
 
+def between(low: float, high: float, share: float) -> float:
+    """The value at a share of the way from `low` to `high`."""
+    # Not low + (high - low) * share: the difference of two doubles may be beyond a double.
+    return min(max(low * (1 - share) + high * share, low), high)
+
+
 class Distribution:
     """A histogram made ready for questions: ordered buckets with running weights.
 
@@ -94,8 +100,7 @@ class Distribution:
         if share == 0:
             return low
         high = self._at(math.floor(position) + 1)
-        # Not low + (high - low) * share: the difference of two doubles may be beyond a double.
-        return min(max(low * (1 - share) + high * share, low), high)
+        return between(low, high, share)
 
     def _at(self, position: float) -> float:
         """The value of the sample number `position` (from 0) in ascending order."""

@@ -1,5 +1,6 @@
 """Stored windows of closed days: which of them stand for what readers take, and what they add up to."""
 
+import math
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from vibezen.metrics import rollup_sql
 from vibezen.metrics.errors import StoreError
 from vibezen.metrics.event_reader import EventReader, Labels, StepRow
 from vibezen.metrics.event_sql import Wanted
-from vibezen.metrics.histogram import Buckets
+from vibezen.metrics.histogram import Buckets, between
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.part_files import footer_text
 from vibezen.metrics.parts import Part, date_of
@@ -60,16 +61,19 @@ class RollupFiles:
         found: dict[int, Rollup] = {}
         for hour in hours:
             part = snapshot.closed_part(hour)
-            if part is None or part.path.count("/") > 1:  # an hour's part has none
+            if part is None:
                 continue
             if part.path not in by_part:
-                by_part[part.path] = self._of(part, date_of(hour))
+                by_part[part.path] = self.of_part(part)
             if (rollup := by_part[part.path]) is not None:
                 found[hour] = rollup
         return found
 
-    def _of(self, part: Part, date: int) -> Rollup | None:
-        place = str(rollup_path(self._layout, date, part.footer.rows_of))
+    def of_part(self, part: Part) -> Rollup | None:
+        """The rollup that stands for a part: of an hour's, and of one without rows, there is none."""
+        if part.path.count("/") > 1 or not part.footer.hours:
+            return None
+        place = str(rollup_path(self._layout, date_of(min(part.footer.hours)), part.footer.rows_of))
         told = self._footer(place)
         return Rollup(place, told) if told is not None and told.stands_for(part) else None
 
@@ -105,12 +109,14 @@ def steps(
     limit: int,
     *,
     by_series: bool,
-    histograms: bool,
+    shares: Sequence[float] = (),
+    histograms: bool = False,
 ) -> list[StepRow]:
     """What the windows of these hours add up to, by step and by the values of `keys`; at most `limit` rows.
 
     `by_series`: from the rows of series; else from those of metrics as a whole, without keys and conditions. With
-    `histograms`, windows have theirs. Raises FilesChanged, StoreError.
+    `shares`, rows have these quantiles, as their histograms tell them; with `histograms`, windows have those
+    themselves. Raises FilesChanged, StoreError.
     """
     places = sorted({rollup.place for rollup in rolled.values()})
     spans = tuple(
@@ -124,13 +130,31 @@ def steps(
         lines, weight, total, low, high, last, last_ts, zero = rest[count:]
         window = Window(_whole(weight), total, 0.0, low, high, last, last_ts, _whole(zero))
         found[start, metric, labels] = StepRow(start, metric, labels, window, lines, None)
-    if histograms and len(found) < limit:
-        whole = plan is not None and not by_series and plan.step == WIDTH and not plan.edges and plan.start % WIDTH == 0
+    if len(found) == limit:
+        return list(found.values())
+    whole = plan is not None and not by_series and plan.step == WIDTH and not plan.edges
+    if shares:
+        signs = any(row.window.min <= 0 for row in found.values())
+        sql = rollup_sql.quantiles(rows, wanted, plan, keys, shares, signs=signs, whole=whole)
+        for start, metric, *rest in reader.run(sql):
+            key = (start, metric, tuple(rest[:count]))
+            found[key] = found[key]._replace(quantiles=_quantiles(found[key].window, shares, *rest[count:]))
+    if histograms:
         for start, metric, *rest in reader.run(rollup_sql.buckets(rows, wanted, plan, keys, whole=whole)):
             window = found[start, metric, tuple(rest[:count])].window
             above, weights, below, weights_below = rest[count:]
             window.positive, window.negative = _buckets(above, weights), _buckets(below, weights_below)
     return list(found.values())
+
+
+def _quantiles(window: Window, shares: Sequence[float], samples: float, *places: int) -> list[float]:
+    """As `Distribution.quantile` tells them."""
+    values = [min(max(rollup_sql.value_at(place), window.min), window.max) for place in places]
+    positions = [share * max(samples - 1, 0) for share in shares]
+    return [
+        between(low, high, position - math.floor(position))
+        for position, low, high in zip(positions, values[::2], values[1::2], strict=True)
+    ]
 
 
 def _buckets(numbers: Sequence[int] | None, weights: Sequence[float] | None) -> Buckets:

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from vibezen.metrics.event_sql import Spans, Sql, Wanted, start_of_step
+from vibezen.metrics.histogram import value_of
 from vibezen.metrics.steps import Plan
 
 _MICROS: Final = 1_000_000
+_ABOVE: Final = 100_000
+"""More than any bucket's number, either way."""
 
 
 class Rows(NamedTuple):
@@ -85,3 +88,49 @@ def buckets(rows: Rows, wanted: Wanted, plan: Plan | None, keys: Sequence[str], 
         f" GROUP BY {by}, side, bucket) GROUP BY {by}",
         parameters,
     )
+
+
+def quantiles(
+    rows: Rows,
+    wanted: Wanted,
+    plan: Plan | None,
+    keys: Sequence[str],
+    shares: Sequence[float],
+    *,
+    signs: bool,
+    whole: bool,
+) -> Sql:
+    """A row per start, metric and values of `keys`: start, metric, keys…, samples, and for each share the places (see
+    `value_at`) of the sample it falls on and of the next one. `signs`: some values may be 0 or below. `whole`: as of
+    `buckets`."""
+    text, parameters = _chosen(rows, wanted, keys, "zero, buckets, weights, negative_buckets, negative_weights")
+    columns, by = _groups(plan, keys)
+    placed = f"SELECT {columns}, unnest(buckets) + {_ABOVE} AS place, unnest(weights) AS weight FROM {text}"
+    if signs:
+        placed += (
+            f" UNION ALL SELECT {columns}, -{_ABOVE} - unnest(negative_buckets), unnest(negative_weights) FROM {text}"
+            f" UNION ALL SELECT {columns}, 0, zero FROM (SELECT * FROM {text}) WHERE zero > 0"
+        )
+    if not whole:
+        placed = f"SELECT {by}, place, sum(weight) AS weight FROM ({placed}) GROUP BY {by}, place"
+    # Of one metric its name, a text, need not be compared row by row.
+    apart = by if wanted.metric is None else by.replace(", metric", "", 1)
+    running = (
+        f"SELECT {by}, place,"
+        f" sum(weight) OVER (PARTITION BY {apart} ORDER BY place ROWS UNBOUNDED PRECEDING) AS running,"
+        f" sum(weight) OVER (PARTITION BY {apart}) AS samples FROM ({placed})"
+    )
+    told = []
+    for share in shares:
+        number = f"floor({share!r} * greatest(samples - 1, 0))"
+        told.append(f"coalesce(min(place) FILTER (running > {number}), max(place))")
+        told.append(f"coalesce(min(place) FILTER (running > {number} + 1), max(place))")
+    shown = by if wanted.metric is None else by.replace("metric", "any_value(metric)", 1)
+    return Sql(f"SELECT {shown}, any_value(samples), {', '.join(told)} FROM ({running}) GROUP BY {apart}", parameters)
+
+
+def value_at(place: int) -> float:
+    """The value that a bucket stands for, by its place among all: those below 0, 0, those above."""
+    if not place:
+        return 0.0
+    return value_of(place - _ABOVE) if place > 0 else -value_of(-place - _ABOVE)

@@ -12,7 +12,7 @@ from vibezen.metrics.clock import wall
 from vibezen.metrics.commitlog import Extent
 from vibezen.metrics.doctor.finding import Finding, fail, ok, warn
 from vibezen.metrics.layout import Layout
-from vibezen.metrics.verify import logs, parts, segments
+from vibezen.metrics.verify import logs, parts, rollups, segments
 from vibezen.metrics.verify.logs import LogFacts
 from vibezen.metrics.verify.parts import Compacted
 from vibezen.metrics.verify.segments import Progress
@@ -51,6 +51,7 @@ def checks(layout: Layout, progress: Progress) -> Iterator[Finding]:
     yield from _segments(layout, known, compacted, progress)
     extents = {path: extent for found in known.values() for path, extent in named(found).items()}
     yield from parts.checks(layout, compacted, extents, progress)
+    yield from rollups.checks(layout, compacted)
     yield from _strays(layout, files, known, compacted)
 
 
