@@ -28,6 +28,8 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
         "config_kwargs": {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}},
     }
 }
+_PUTTING: Final[dict[str, dict[str, Any]]] = {"s3": {"chunksize": BLOCK, "max_concurrency": 2}}
+"""Else s3fs holds up to 100 MB, or ten blocks of 50 MB, at a time."""
 URL_RULE: Final = "file:///folder or s3://bucket/folder, without credentials: those come from the environment"
 
 
@@ -205,6 +207,7 @@ class _Remote:
 
     def __init__(self, scheme: str) -> None:
         self._system = _filesystem(scheme)
+        self._putting = _PUTTING.get(scheme, {})
 
     def size(self, url: str) -> int | None:
         self._system.invalidate_cache()
@@ -214,7 +217,7 @@ class _Remote:
             return None
 
     def put(self, source: Path, url: str) -> None:
-        self._system.put_file(str(source), url)
+        self._system.put_file(str(source), url, **self._putting)
 
     def open(self, url: str) -> IO[bytes]:
         file: IO[bytes] = self._system.open(url, "rb", block_size=BLOCK, cache_type="readahead")
