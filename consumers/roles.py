@@ -5,10 +5,11 @@ from typing import Final, Protocol
 
 from redis import Redis
 
+from vibezen.metrics import scripts
 from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers.aggregator import Aggregator
 from vibezen.metrics.consumers.archiver import Archiver
-from vibezen.metrics.consumers.lease import Taken
+from vibezen.metrics.consumers.lease import PACKAGE, Taken
 from vibezen.metrics.consumers.shard import Sink
 from vibezen.metrics.consumers.takeover import highest_epoch
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
@@ -40,6 +41,11 @@ class ArchiveRole:
             client.set(self._keys.store, store.id, nx=True)
             known = client.get(self._keys.store)
         check_same_store(self._layout, known)
+        # A server that lost its data knows of fewer shards than there were. What the others left must be closed all the
+        # same: until then none of it may be compacted, or dropped.
+        found = max(self._layout.shards(), default=0) + 1
+        if int(client.get(self._keys.shards) or 1) < found:
+            scripts.run(client, scripts.load(PACKAGE, "raise_shards"), [self._keys.shards], [found])
 
     def epoch_seen(self, shard: int) -> int:
         return highest_epoch(self._layout, shard)

@@ -10,11 +10,13 @@ import msgspec
 import pytest
 import redis
 
-from tests.support.feeding import Feed, event, lag, total, values_on_disk
+from tests.support.feeding import NOON, Feed, event, lag, total, values_on_disk
 from tests.support.processes import StartRole
+from tests.support.segments import commit
 from tests.support.servers import Server, StartServer, default_kind
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import config
+from vibezen.metrics.commitlog import read_log
 from vibezen.metrics.config import Settings, Streams
 from vibezen.metrics.connection import connect, is_refusal
 from vibezen.metrics.consumers.lease import PACKAGE
@@ -72,6 +74,16 @@ def test_once_does_what_is_due_and_ends(client: redis.Redis, settings: Settings)
     assert values_on_disk(settings.storage_dir) == Counter([1.0, 2.0])
     assert total(client).count == 2
     assert owners(client, "archive", 1) == [None]
+
+
+def test_shards_that_the_files_alone_know_of_are_taken_over(client: redis.Redis, settings: Settings) -> None:
+    """Of a server that lost its data. Nobody would ever close what they left, and compact it."""
+    layout = Layout(settings.storage_dir)
+    layout.create()
+    commit(layout, [event(1, NOON)], shard=2, closed=False)
+    assert run("archive", settings, once=True) == 0
+    assert read_log(layout.log(2, 1)).last.sealed
+    assert client.get(KEYS.shards) == b"3"
 
 
 def test_events_flow_while_it_runs_and_the_lease_is_released_at_the_end(
