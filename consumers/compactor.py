@@ -301,11 +301,16 @@ def _epoch(client: Redis, fence: str) -> int | None:
 
 
 def plan(settings: Settings) -> list[str]:
-    """What would be made now, a line each. Changes nothing, and asks the server for the owners of shards alone."""
+    """What would be made now, a line each. Changes nothing, and asks the server for the owners of shards alone.
+
+    Raises StoreError, ServerUnavailable.
+    """
     layout = Layout(settings.storage_dir)
     layout.read()
-    client = connect(redis_url(settings))
+    url = redis_url(settings)
+    client = connect(url)
     try:
+        check_server(client, url)
         keys = Keys(settings.redis.prefix)
         holdings = Holdings(layout, lambda shard: _epoch(client, keys.fence(shard, ARCHIVE)))
         compactor = Compactor(layout, settings, holdings, 0, lambda: None)

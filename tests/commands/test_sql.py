@@ -137,7 +137,8 @@ def test_text_from_events_cannot_steer_the_terminal_or_a_spreadsheet(sql: Run, s
     assert sql(text, "--format", "csv").stdout.splitlines()[2] == "'=1+1"
 
 
-def test_prompt_answers_statement_after_statement(store: Store, wait_until: WaitUntil) -> None:
+@pytest.mark.parametrize("leaving", [b"\x04", b"exit\n"])
+def test_prompt_answers_statement_after_statement(store: Store, wait_until: WaitUntil, leaving: bytes) -> None:
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "vibezen.metrics", "sql", "--storage-dir", str(store.layout.root)]
     environment = {**os.environ, "TERM": "dumb"}
@@ -159,7 +160,7 @@ def test_prompt_answers_statement_after_statement(store: Store, wait_until: Wait
             wait_until(partial(tells, answer))
         os.write(leader, b"SELECT 40 + 2;\n")
         wait_until(lambda: tells(" 42 ") and told.rstrip().endswith("sql>"))
-        os.write(leader, b"\x04")
+        os.write(leader, leaving)
         assert process.wait(20) == 0
     finally:
         process.kill()

@@ -50,6 +50,16 @@ def test_once_compacts_what_is_due_and_a_dry_run_only_says_so(
     books = client.hgetall(KEYS.compact_books)
     assert (books[b"waiting_hours"], books[b"damaged"]) == (b"0", b"0")
     assert client.get(KEYS.compact_lease) is None
+    dry = start_role("consume", "compact", "--dry-run", *where)
+    assert (dry.wait(), dry.said.strip()) == (0, "nothing is due")
+
+
+def test_dry_run_without_a_server_is_one_line(filled: Layout, start_role: StartRole) -> None:
+    away = "redis://127.0.0.1:1"
+    dry = start_role("consume", "compact", "--dry-run", "--redis-url", away, "--storage-dir", str(filled.root))
+    assert dry.wait() == 1
+    (line,) = dry.said.splitlines()
+    assert f"{away}: no Redis or Valkey answers" in line
 
 
 def test_one_compacts_and_the_next_one_begins_when_it_ends(

@@ -74,5 +74,10 @@ def run(app: typer.Typer) -> None:
         if error.errno not in _OUTPUT_GONE:
             raise
         if error.errno != errno.EPIPE:  # whoever reads has seen enough
-            print(f"vibezen-metrics: {error}", file=sys.stderr)
+            print(f"vibezen-metrics: {_told(error)}", file=sys.stderr)
         os._exit(1)  # at its usual end the interpreter would try to write the rest once more
+
+
+def _told(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return where + (error.strerror or str(error)).lower()

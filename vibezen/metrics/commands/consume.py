@@ -47,6 +47,6 @@ def _compact(settings: Settings, stop: Event, *, once: bool, dry_run: bool) -> i
 
     if not dry_run:
         return compactor.run(settings, once=once, stop=stop)
-    for line in compactor.plan(settings):
+    for line in compactor.plan(settings) or ["nothing is due"]:
         typer.echo(line)
     return 0

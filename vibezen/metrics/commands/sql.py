@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -89,11 +89,14 @@ def _show(reader: "EventReader", question: "Question", format_: Format, limit: i
             sql_answer.print_json(answer, lines=format_ is Format.jsonl)
 
 
+_ENDS: Final = ("exit", "quit", "\\q")
+
+
 def _prompt(ask: "Callable[[str], None]") -> None:
-    """Statement after statement, each ended by a semicolon, until the end of the input."""
+    """Statement after statement, each ended by a semicolon, until `exit` or the end of the input."""
     import readline  # noqa: F401  # gives `input` its editing
 
-    print("Tables: events, rollups. A statement ends with ; and may have several lines; Ctrl-D ends.", file=sys.stderr)
+    print("Tables: events, rollups. A statement ends with ; and may have several lines; exit ends.", file=sys.stderr)
     lines: list[str] = []
     while True:
         try:
@@ -104,6 +107,8 @@ def _prompt(ask: "Callable[[str], None]") -> None:
             print()
             lines.clear()
             continue
+        if len(lines) == 1 and lines[0].strip().rstrip(";").lower() in _ENDS:
+            return
         if not lines[-1].rstrip().endswith(";"):
             lines = [line for line in lines if line.strip()]
             continue
