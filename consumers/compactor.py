@@ -104,20 +104,32 @@ class Compactor:
         return holdings, [job for job in jobs if self._not_before.get(job.folder, 0.0) <= self._now()]
 
     def round(self, stopping: Callable[[], bool] = lambda: False) -> bool:
-        """Make what is due, and sweep; whether more is due at once. Raises Fenced, StoreFull, StoreError."""
+        """Sweep, and make what is due; whether more is due at once. Raises Fenced, StoreFull, StoreError."""
         holdings, jobs = self.look()
+        self._sweeper.sweep(holdings, self._holdings.logs, self._now())  # first: all that follows needs space
         dropped = self.keeper.drop(holdings)  # first: what goes is not compacted before
         jobs = [job for job in jobs if job.date not in dropped]
-        published = False
-        for job in jobs[:AT_ONCE]:
-            if stopping():
-                return False
-            published = self._do(job) or published
+        published = self._do_all(jobs[:AT_ONCE], stopping)
         if self._settings.compaction.rollups and not stopping():
             self._roll_up(holdings, stopping)
         changed = dropped.union(job.date for job in jobs)
         self.keeper.move([one for one in holdings if one.date not in changed], stopping)
-        self._sweeper.sweep(holdings, self._holdings.logs, self._now())
+        return published
+
+    def _do_all(self, jobs: Iterable[Job], stopping: Callable[[], bool]) -> bool:
+        """Whether any was published. One for which there is no space does not hold up smaller ones."""
+        published, full = False, None
+        for job in jobs:
+            if stopping():
+                return False
+            try:
+                published = self._do(job) or published
+            except StoreFull as error:
+                full = error
+            finally:
+                self.engine.clear()
+        if full is not None:
+            raise full
         return published
 
     def _roll_up(self, holdings: Iterable[Holding], stopping: Callable[[], bool]) -> None:
@@ -133,6 +145,8 @@ class Compactor:
                 continue  # the next generation has replaced it
             except Damaged as error:
                 self._note_damage(f"rollup {day.path}", str(error))
+            finally:
+                self.engine.clear()
 
     def books(self) -> dict[str, str]:
         """What it says of itself."""

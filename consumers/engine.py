@@ -1,7 +1,7 @@
 """DuckDB as the compactor uses it: within bounds of memory, with a folder of its own for what does not fit in them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -47,6 +47,13 @@ class Engine:
         file.touch(FILE_MODE)
         text = f"COPY ({rows.text}) TO $file (FORMAT parquet, USE_TMP_FILE false, {options})"
         self.run(Sql(text, {**rows.parameters, **(parameters or {}), "file": str(file)}))
+
+    def clear(self) -> None:
+        """Remove what was made and not published: where it found no space, archivers need that."""
+        with suppress(FileNotFoundError):
+            for path in self.folder.iterdir():
+                if path.is_file():
+                    path.unlink(missing_ok=True)
 
     def interrupt(self) -> None:
         """From another thread: end what is being done."""

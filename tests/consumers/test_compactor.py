@@ -23,7 +23,7 @@ from vibezen.metrics.consumers.engine import Damaged
 from vibezen.metrics.consumers.holdings import Holdings
 from vibezen.metrics.consumers.part_writer import Made
 from vibezen.metrics.consumers.sweeping import Sweeper
-from vibezen.metrics.errors import Fenced
+from vibezen.metrics.errors import Fenced, StoreFull
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import EventReader
 from vibezen.metrics.layout import FILE_MODE, Layout, partition_of
@@ -136,6 +136,30 @@ def test_what_is_too_much_to_be_sorted_at_once_is_sorted_piece_by_piece(
     (part,) = parts(layout)
     found = duckdb.execute("SELECT metric, ts FROM read_parquet($1)", [str(layout.events / part)]).fetchall()
     assert found == sorted(found)
+
+
+def test_without_space_what_may_be_deleted_is_and_nothing_is_left_half_made(
+    layout: Layout, hour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(layout, now=DATE + 5 * HOUR)
+    archive(layout, event(4), event(5, 1))
+    one = compactor(layout)
+    made = one.writer.make
+
+    def full(job: Job) -> Made:
+        if job.hour == DATE:
+            (one.engine.folder / "begun.parquet").write_bytes(b"PAR1")
+            raise StoreFull("no space")
+        return made(job)
+
+    one.engine.folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(one.writer, "make", full)
+    with pytest.raises(StoreFull):
+        one.round()
+    assert segments(layout) == ["0-1-2.jsonl", "0-1-3.jsonl"]
+    assert f"{partition_of(DATE + HOUR)}/part-1.parquet" in parts(layout)
+    assert [path.name for path in one.engine.folder.iterdir() if path.is_file()] == []
+    assert values(layout) == Counter([1, 2, 3, 4, 5])
 
 
 def test_empty_folders_of_a_merged_day_are_removed_after_a_while(layout: Layout, hour: str) -> None:

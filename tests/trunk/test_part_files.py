@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,14 @@ def test_part_of_another_store_is_refused(layout: Layout, reader: EventReader, t
     part.rename(layout.events / part.relative_to(other.events))
     with pytest.raises(StoreError, match="is a part of another store"):
         count(reader)
+
+
+def test_copy_of_a_folder_beside_it_is_no_part_of_the_store(layout: Layout, reader: EventReader) -> None:
+    take_in(layout, 5)
+    folder = compact_hour(layout, FIRST).parent
+    shutil.copytree(folder, folder.with_name(f"{folder.name}.bak"))
+    shutil.copytree(folder, folder.with_name("hour=99"))
+    assert count(reader) == 5
 
 
 def test_part_of_a_newer_format_is_refused(layout: Layout, reader: EventReader) -> None:

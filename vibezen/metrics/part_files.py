@@ -32,6 +32,9 @@ _WHOLE: Final = (
 """Reads all of a part."""
 
 
+_HOURS: Final = frozenset(f"hour={hour:02}" for hour in range(24))
+
+
 class _Found(NamedTuple):
     """One part file, told apart from another one that had its name before."""
 
@@ -130,7 +133,7 @@ def _list(where: str, folder: str, changed_ns: int) -> _Listing:
                     generation,
                     _Found(f"{folder}/{entry.name}", seen.st_ino, seen.st_size, seen.st_mtime_ns),
                 )
-            elif entry.name.startswith("hour="):
+            elif entry.name in _HOURS:  # and no copy of one that a person has put beside it
                 hours.append(entry.name)
     return _Listing(changed_ns, found, tuple(sorted(hours)))
 
