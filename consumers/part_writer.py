@@ -84,13 +84,14 @@ class PartWriter:
         return Made(job, file, footer)
 
     def publish(self, made: Made) -> bool:
-        """Give it its name; False when somebody else has made this generation. Raises StoreFull."""
+        """Give it its name; False when somebody else has made this generation, or, having taken over, has removed what
+        is in the making here. Raises StoreFull."""
         target = self._layout.events / made.job.path
         make_folder(target.parent)
         try:
             with space():
                 os.link(made.file, target)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):
             return False
         finally:
             made.file.unlink(missing_ok=True)

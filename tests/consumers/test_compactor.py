@@ -261,6 +261,14 @@ def test_what_a_replaced_owner_may_have_added_to_its_log_is_not_taken(layout: La
     assert len(job.segments) == 2
 
 
+def test_who_slept_before_publishing_while_another_took_over_publishes_nothing(layout: Layout, hour: str) -> None:
+    one = compactor(layout)
+    made = one.writer.make(one.look()[1][0])
+    compactor(layout, epoch=2).clear()
+    assert not one.writer.publish(made)
+    assert parts(layout) == []
+
+
 def test_what_crashed_compactors_left_is_removed_but_not_what_a_newer_one_makes(layout: Layout) -> None:
     for epoch in (1, 3):
         (layout.compacting / str(epoch)).mkdir(parents=True)
