@@ -56,6 +56,8 @@ EVERY_SECONDS: Final = 30.0
 """Between two looks at what is due."""
 AT_ONCE: Final = 50
 """Parts made after one look; then it looks again, since things change."""
+STUB_SECONDS: Final = 60.0
+"""After which an unpublished stub has nobody who makes it."""
 DAMAGE_SECONDS: Final = 3600.0
 """Until what was found damaged is tried again."""
 
@@ -92,6 +94,11 @@ class Compactor:
         for path in made_by(self._layout):
             if int(path.name) < self._epoch:
                 shutil.rmtree(path, ignore_errors=True)
+        for path in self._layout.events.glob("date=*/.part-*.tmp"):
+            # A stub whose maker was killed right then. A minute is more than another one takes to publish it.
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < self._now() - STUB_SECONDS:
+                    path.unlink()
 
     def close(self) -> None:
         self.engine.close()

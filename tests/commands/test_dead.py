@@ -233,7 +233,7 @@ def test_mistakes_are_one_line(letters: list[str], ask: Ask, run: Run, free_port
     for arguments, code, words in (
         (("requeue",), 2, "name letters, or say --all"),
         (("drop", letters[0], "--all"), 2, "name letters, or say --all"),
-        (("list", "--from", "yesterday"), 2, "from: not a time"),
+        (("list", "--from", "some day"), 2, "from: not a time"),
     ):
         done = ask(*arguments)
         assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr

@@ -175,7 +175,9 @@ def test_ctrl_c_reaches_no_child_directly(start_up: StartUp) -> None:
     assert not [pid for pid in children_of(up.pid) if os.getpgid(pid) == os.getpgid(up.pid)]
 
 
-@pytest.mark.parametrize("role", ["consume archive", "consume aggregate", " api", " gateway", "-server"])
+@pytest.mark.parametrize(
+    "role", ["consume archive", "consume aggregate", "consume compact", " api", " gateway", "-server"]
+)
 def test_crashed_child_is_reported_and_started_again(
     start_up: StartUp, wait_until: WaitUntil, free_port: int, store: Path, role: str
 ) -> None:
@@ -183,7 +185,7 @@ def test_crashed_child_is_reported_and_started_again(
     os.kill(child(up, role), signal.SIGKILL)
     name = {"-server": "server"}.get(role, role.split()[-1])
     wait_until(lambda: re.search(rf"up +\| {name} was killed by SIGKILL; it is started again in 0\.5 s", up.said))
-    wait_until(lambda: len(children_of(up.pid)) == 5)
+    wait_until(lambda: len(children_of(up.pid)) == 6)
     wait_until(lambda: ask(free_port, "/readyz").get("status") == "ready")
     subprocess.run([sys.executable, "-c", FIRST_EVENT], check=True)
     assert interrupt(up) == 0
@@ -285,7 +287,7 @@ def test_configured_server_is_used_and_left_running(
 ) -> None:
     server = start_server()
     up = start_up("--redis-url", server.url)
-    assert len(children_of(up.pid)) == 4
+    assert len(children_of(up.pid)) == 5
     subprocess.run([sys.executable, "-c", FIRST_EVENT], check=True)
     wait_until(lambda: values_on_disk(store) == {120: 1})
     assert interrupt(up) == 0
@@ -333,7 +335,7 @@ def test_mission_command_runs_everything_or_the_page_alone(
     start_server: StartServer, wait_until: WaitUntil, free_port: int, store: Path
 ) -> None:
     command = [sys.executable, "-m", "vibezen.metrics.dashboard", "--storage-dir", str(store), "--port", str(free_port)]
-    for server, children in ((None, 5), (start_server(), 0)):
+    for server, children in ((None, 6), (start_server(), 0)):
         more = ["--redis-url", server.url] if server else []
         dashboard = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL)
         try:

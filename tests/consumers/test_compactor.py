@@ -26,7 +26,7 @@ from vibezen.metrics.consumers.sweeping import Sweeper
 from vibezen.metrics.errors import Fenced, StoreFull
 from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import EventReader
-from vibezen.metrics.layout import FILE_MODE, Layout, partition_of
+from vibezen.metrics.layout import FILE_MODE, Layout, date_folder, partition_of
 from vibezen.metrics.parts import KEY, Part, encode_footer
 
 DATE = 1_763_942_400
@@ -274,6 +274,17 @@ def test_what_crashed_compactors_left_is_removed_but_not_what_a_newer_one_makes(
         (layout.compacting / str(epoch)).mkdir(parents=True)
     compactor(layout, epoch=2).clear()
     assert [path.name for path in layout.compacting.iterdir()] == ["3"]
+
+
+def test_stub_whose_maker_was_killed_is_removed_but_not_one_in_the_making(layout: Layout) -> None:
+    folder = layout.events / date_folder(DATE)
+    folder.mkdir(parents=True)
+    for name, age in (("old", 100), ("new", 1)):
+        stub = folder / f".part-2.parquet.{name}.tmp"
+        stub.touch()
+        os.utime(stub, (MUCH_LATER - age, MUCH_LATER - age))
+    compactor(layout, epoch=2).clear()
+    assert [path.name for path in folder.iterdir()] == [".part-2.parquet.new.tmp"]
 
 
 def test_logs_of_dropped_events_are_removed_and_no_others(layout: Layout, hour: str) -> None:
