@@ -451,7 +451,7 @@ def test_rollup_of_a_moved_day_stays_and_stands_for_it(layout: Layout, folder: s
     path = rollup_path(layout, FIRST, 1)
     assert path.exists()
     (part,) = standings(layout, holdings(layout))[0].parts
-    rollup = RollupFooter(part.footer.store, 1, part.path, part.footer.content, [], [])
+    rollup = RollupFooter(part.footer.store, 1, part.path, part.footer.content, [], [], [], [])
     settle(layout, folder)
     (held,) = holdings(layout)
     assert held.view.day is not None

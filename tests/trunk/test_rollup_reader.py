@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import duckdb
 import pytest
 
 from tests.support.feeding import NOON, event
@@ -15,6 +16,8 @@ from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.history import History, history
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.part_files import footer_text
+from vibezen.metrics.parts import KEY
 from vibezen.metrics.question import parse_question
 from vibezen.metrics.summary import Summary, parse_summary, summary
 
@@ -97,6 +100,21 @@ def test_damaged_rollup_is_done_without(layout: Layout, how: str) -> None:
     for asked in ({}, {"agg": "p95"}):
         answer = ask(layout, **{"step": "60", **asked})
         assert sources(answer) == [("events", 3)]
+
+
+def test_rollup_that_does_not_say_what_it_lacks_stands_for_nothing(layout: Layout) -> None:
+    (path,) = layout.rollups.rglob("*.parquet")
+    told = footer_text(path).decode()
+    assert ',"others":["novel"]' in told
+    silent = told.replace(',"others":["novel"]', "")
+    assert '"others"' not in silent
+    with duckdb.connect() as connection:
+        options = f"FORMAT parquet, KV_METADATA {{{KEY}: $footer}}"
+        connection.execute(f"CREATE TABLE kept AS FROM read_parquet('{path}', hive_partitioning=false)")
+        connection.execute(f"COPY kept TO '{path}' ({options})", {"footer": silent})
+    for metric, count in (("novel", 50), ("response_time", 300)):
+        answer = ask(layout, metric=metric)
+        assert (sources(answer), total(answer)) == ([("events", 3)], count)
 
 
 def test_metrics_without_a_rollup_are_in_the_summary_all_the_same(layout: Layout) -> None:

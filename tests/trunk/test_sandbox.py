@@ -290,7 +290,7 @@ def test_rollups_are_those_that_stand_for_their_day(store: Store, ask: Ask) -> N
     compact_day(store.layout, day)
     with duckdb.connect() as connection:
         (part,) = [Part("date=2025-11-24/part-1.parquet", footer) for footer in footers(store)]
-        told = RollupFooter("s", 1, part.path, part.footer.content, ["provider"], ["response_time"])
+        told = RollupFooter("s", 1, part.path, part.footer.content, ["provider"], ["response_time"], [], [])
         for generation, footer in ((1, told), (2, msgspec.structs.replace(told, content="other"))):
             path = rollup_path(store.layout, day, generation)
             path.parent.mkdir(parents=True, exist_ok=True)

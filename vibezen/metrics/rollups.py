@@ -41,7 +41,8 @@ class RollupFooter(msgspec.Struct, frozen=True, omit_defaults=True):
     It was made from the day part `part` (a path below the events folder), and stands for any that has the same
     `content`, one that was moved elsewhere too. `labels`: the metadata keys its series are made of. `metrics`: those
     it has whole; `totals`: those of which it has only the rows without labels. Of `others` it has nothing, since
-    that would take more than a tenth of their events. `gauges`: those of them whose series carry their producer.
+    that would take more than a tenth of their events; a footer must name them, or all it does not have would seem to
+    have no events. `gauges`: those of them whose series carry their producer.
     """
 
     store: str
@@ -50,8 +51,8 @@ class RollupFooter(msgspec.Struct, frozen=True, omit_defaults=True):
     content: str
     labels: list[str]
     metrics: list[str]
-    totals: list[str] = []
-    others: list[str] = []
+    totals: list[str]
+    others: list[str]
     gauges: list[str] = []
     format: int = FORMAT
 
