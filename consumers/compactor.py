@@ -192,7 +192,10 @@ class Compactor:
         published = self.writer.publish(made)
         if published:
             what = f"events/{made.job.path}"
-            log.info("compactor: %s: %d events, %d bytes", what, made.footer.events, self._size(made.job.path))
+            # Hours come by the hundred after an import; days say the same once.
+            level = logging.INFO if made.job.hour is None else logging.DEBUG
+            size = self._size(made.job.path)
+            log.log(level, "compactor: %s: %d events, %d bytes", what, made.footer.events, size)
         return True
 
     def _note_damage(self, what: str, why: str) -> None:
