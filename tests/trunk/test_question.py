@@ -129,6 +129,7 @@ def test_bad_parameter_is_named(field: str, value: str) -> None:
     expected = "from" if (field, value) == ("to", "now-1h") else field
     assert caught.value.field == expected
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count(f"{expected}:") == 1
 
 
 def test_step_that_gives_too_many_points_is_refused() -> None:

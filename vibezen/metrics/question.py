@@ -63,8 +63,9 @@ def parse_question(parameters: Parameters, settings: Settings, now: float) -> Qu
     top = texts.get("top")
     if top and not group_by:
         raise BadParameter("top", "of which groups? Give group_by, too")
+    step = _step(texts.get("step") or "auto")
     try:
-        planned = plan(settings.aggregation.widths, since, until, now, _step(texts.get("step") or "auto"), zone)
+        planned = plan(settings.aggregation.widths, since, until, now, step, zone)
     except ValueError as error:
         raise BadParameter("step", str(error)) from None
     kind = settings.catalogue()[metric].kind

@@ -19,7 +19,7 @@ def up(
     seed: Seed = None,
     incident: Incident = None,
 ) -> None:
-    """Run everything in one process tree: server, gateway, archiver, aggregator and API. Ctrl-C ends it."""
+    """Run everything in one process tree: server, gateway, archiver, aggregator, compactor and API. Ctrl-C ends it."""
     traffic = arguments(rate, seed, incident)
     if traffic and not demo:
         raise typer.BadParameter("--rate, --seed and --incident belong to --demo")
