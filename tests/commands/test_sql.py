@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,3 +167,24 @@ def test_prompt_answers_statement_after_statement(store: Store, wait_until: Wait
         process.kill()
         process.wait()
         os.close(leader)
+
+
+def used_seconds(pid: int) -> float:
+    """Of processor time."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_ctrl_c_stops_a_statement_and_leaves_nothing(store: Store, wait_until: WaitUntil) -> None:
+    statement = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b"
+    command = [sys.executable, "-m", "vibezen.metrics", "sql", "--storage-dir", str(store.layout.root), statement]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: used_seconds(process.pid) > 3)  # far more than it takes to begin
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+        assert (process.returncode, told.count("Traceback")) == (130, 0), told
+        assert list((store.layout.root / "exports").iterdir()) == []
+    finally:
+        process.kill()
+        process.wait()

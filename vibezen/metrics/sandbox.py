@@ -4,6 +4,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 MEMORY: Final = "1GB"
 """What one statement may hold in memory; beyond it DuckDB uses the disk where it can."""
 BLOCK_ROWS: Final = 5000
+STOP_EVERY: Final = 0.05
+"""Seconds between two attempts to stop a statement."""
 
 Value = str | int | float | bool | None
 
@@ -143,7 +146,7 @@ def _run(connection: "DuckDBPyConnection", query: str, seconds: float) -> Answer
     watch.daemon = True
     watch.start()
     try:
-        connection.execute(f"CREATE TEMP TABLE answer AS\n{query}")
+        _execute(connection, f"CREATE TEMP TABLE answer AS\n{query}")
         return _answer(connection)
     except (duckdb.InvalidInputException, duckdb.PermissionException):
         raise
@@ -157,6 +160,18 @@ def _run(connection: "DuckDBPyConnection", query: str, seconds: float) -> Answer
         raise SqlError(_in_their_lines(str(error))) from None
     finally:
         watch.cancel()
+
+
+def _execute(connection: "DuckDBPyConnection", statement: str) -> None:
+    """In a thread of its own: in the one that is told of Ctrl-C, DuckDB would first finish."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(connection.execute, statement)
+        try:
+            running.result()
+        finally:
+            while not running.done():  # it may not have begun yet: then it has not been interrupted either
+                connection.interrupt()
+                wait([running], STOP_EVERY)
 
 
 def _answer(connection: "DuckDBPyConnection") -> Answer:
