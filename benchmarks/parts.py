@@ -146,7 +146,7 @@ def _texts(names: tuple[str, ...]) -> str:
 def _compact(url: str, storage: Path) -> None:
     from msgspec.structs import replace
 
-    from vibezen.metrics.consumers.compactor import run
+    from vibezen.metrics.consumers.compactor_process import run
 
     settings = replace(settings_for(url, storage), compaction=Compaction(after_seconds=0.001), retention_days=3650)
     assert run(settings, once=True) == 0

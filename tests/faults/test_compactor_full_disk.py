@@ -1,9 +1,7 @@
 """A disk without space for what is in the making: nothing is published, it is told, and goes on when there is some."""
 
 import os
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,22 +17,6 @@ from vibezen.metrics.event import Event
 from vibezen.metrics.layout import Layout, is_full
 
 DATE = 1_763_942_400
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a file system of 4 MB")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", folder], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"this machine lets nobody mount: {mounted.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def leave(file: Path, free: int) -> None:

@@ -1,9 +1,6 @@
 """A disk without space: nothing is committed and everybody is told why; when there is space, it goes on by itself."""
 
-import os
-import subprocess
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -24,22 +21,6 @@ pytestmark = pytest.mark.server
 KEYS = Keys()
 BATCH: Final = 100
 NO_SPACE: Final = "storage folder: no space left on device"
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a file system of 4 MB")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", folder], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"this machine lets nobody mount: {mounted.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def fill(file: Path) -> None:

@@ -43,10 +43,10 @@ def consume(
 
 
 def _compact(settings: Settings, stop: Event, *, once: bool, dry_run: bool) -> int:
-    from vibezen.metrics.consumers import compactor
+    from vibezen.metrics.consumers import compactor_process
 
     if not dry_run:
-        return compactor.run(settings, once=once, stop=stop)
-    for line in compactor.plan(settings) or ["nothing is due"]:
+        return compactor_process.run(settings, once=once, stop=stop)
+    for line in compactor_process.plan(settings) or ["nothing is due"]:
         typer.echo(line)
     return 0
