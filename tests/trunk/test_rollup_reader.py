@@ -122,3 +122,17 @@ def test_metrics_without_a_rollup_are_in_the_summary_all_the_same(layout: Layout
     answer = anyio.run(summary, gatherer(layout), parse_summary(asked, SETTINGS, NOON + DAY), NOON + DAY)
     assert {name: numbers.count for name, numbers in answer.metrics.items()} == {"response_time": 300, "novel": 50}
     assert sources(answer) == [("rollups", 3)]
+
+
+def test_percentiles_of_a_metric_that_one_day_has_rolled_up_and_another_has_not_are_of_both(layout: Layout) -> None:
+    archive(layout, [event(1000 + n, FIRST + DAY + n) for n in range(900)])
+    compact_day(layout, DATE + DAY)
+    sweep(layout)
+    roll_up(layout, DATE + DAY, LABELS, (), ())
+    now = NOON + 2 * DAY
+    asked: Any = {"from": str(FIRST), "to": str(FIRST + DAY + HOUR)}
+    answer = anyio.run(summary, gatherer(layout), parse_summary(asked, SETTINGS, now), now)
+    told = answer.metrics["response_time"]
+    assert (told.count, told.max) == (1200, 1899)
+    assert told.p50 == pytest.approx(1300, rel=0.02)
+    assert told.p99 == pytest.approx(1887, rel=0.02)

@@ -7,7 +7,7 @@ every event. Coverage tells for which others windows may; where they and events 
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -147,7 +147,7 @@ class Gatherer:
         wanted = Wanted(asked.start, asked.stop, asked.metric, asked.where)
         quantiles = [name for name in asked.aggregates if name in QUANTILES]
         # One row of rollups is then a whole cell, and its histogram need not be fetched to be merged with others.
-        alone = alone and not self._needs_series(asked)
+        alone = alone and not self._needs_series(asked) and not _overlap(rolled.values())
         try:
             rows = rollup_reader.steps(
                 self.reader,
@@ -330,6 +330,13 @@ def _is_mixed(asked: Asked, rows: Sequence[StepRow], windowed: set[int]) -> bool
     shared = {asked.step_of(max(hour, asked.start)) for hour in windowed}
     shared |= {asked.step_of(min(hour + HOUR, asked.stop) - 1) for hour in windowed}
     return any((asked.start if asked.step is None else row.start) in shared for row in rows)
+
+
+def _overlap(rollups: Iterable[Rollup]) -> bool:
+    """Whether any metric is in some of these, and of other hours must be read from events."""
+    footers = [rollup.footer for rollup in rollups]
+    told = {metric for footer in footers for metric in (*footer.metrics, *footer.totals)}
+    return any(not told.isdisjoint(footer.others) for footer in footers)
 
 
 def _windows(asked: Asked, hour: int, width: int, now: float) -> range:
