@@ -5,16 +5,16 @@ from typing import Final, Protocol
 
 from redis import Redis
 
+from vibezen.metrics import scripts
 from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers.aggregator import Aggregator
 from vibezen.metrics.consumers.archiver import Archiver
-from vibezen.metrics.consumers.lease import Taken
+from vibezen.metrics.consumers.lease import PACKAGE, Taken
 from vibezen.metrics.consumers.shard import Sink
 from vibezen.metrics.consumers.takeover import highest_epoch
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import SeriesTable
-from vibezen.metrics.shards import raise_shards
 from vibezen.metrics.storage import check_same_store
 
 
@@ -45,7 +45,7 @@ class ArchiveRole:
         # same: until then none of it may be compacted, or dropped.
         found = max(self._layout.shards(), default=0) + 1
         if int(client.get(self._keys.shards) or 1) < found:
-            raise_shards(client, self._keys, found)
+            scripts.run(client, scripts.load(PACKAGE, "raise_shards"), [self._keys.shards], [found])
 
     def epoch_seen(self, shard: int) -> int:
         return highest_epoch(self._layout, shard)

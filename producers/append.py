@@ -17,7 +17,6 @@ from vibezen.metrics.batch import FORMAT_VERSION
 from vibezen.metrics.connection import check_suitable, server_info
 from vibezen.metrics.errors import NotReplicated
 from vibezen.metrics.keys import GROUPS, Keys
-from vibezen.metrics.shards import raise_shards
 
 PACKAGE = "vibezen.metrics.producers"
 WAIT_MS: Final = 1000
@@ -138,3 +137,8 @@ def prepare(client: Redis, url: str, keys: Keys, shards: int) -> None:
     with suppress(NoPermissionError):  # a producer's user may be allowed nothing but to append
         check_suitable(server_info(client.info("server")), url)
     raise_shards(client, keys, shards)
+
+
+def raise_shards(client: Redis, keys: Keys, shards: int) -> int:
+    """Tell readers of how many shards there are at least; returns the highest number ever used."""
+    return int(scripts.run(client, scripts.load(PACKAGE, "raise_shards"), (keys.shards,), (shards,)))

@@ -22,14 +22,13 @@ from vibezen.metrics.connection import UNREACHABLE, connect, redacted, redis_url
 from vibezen.metrics.errors import MetricsError, NotReplicated
 from vibezen.metrics.event import MAX_BATCH_BYTES
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.producers.append import Appended, Batch, prepare
+from vibezen.metrics.producers.append import Appended, Batch, prepare, raise_shards
 from vibezen.metrics.producers.idempotency import Key
 from vibezen.metrics.producers.keyed import Keyed
 from vibezen.metrics.producers.packing import BATCH_EVENTS
 from vibezen.metrics.producers.unkeyed import Unkeyed
 from vibezen.metrics.producers.work import Outcome, Way, Work
 from vibezen.metrics.serving.errors import Away
-from vibezen.metrics.shards import raise_shards
 
 CALL_EVENTS: Final = 8 * BATCH_EVENTS
 """Events per call, as the collector's sender."""

@@ -29,10 +29,9 @@ from vibezen.metrics.connection import (
 )
 from vibezen.metrics.errors import ImportStopped, ServerUnavailable, ServerUnsuitable
 from vibezen.metrics.keys import GROUPS, IMPORTS, Keys
-from vibezen.metrics.producers.append import Appended, Batch, append, last_number, shard_holding
+from vibezen.metrics.producers.append import Appended, Batch, append, last_number, raise_shards, shard_holding
 from vibezen.metrics.producers.importer_report import Balance
 from vibezen.metrics.producers.importer_source import Interrupted
-from vibezen.metrics.shards import raise_shards
 
 CALL_BATCHES: Final = 8
 """Batches per call, all or none of them: some 4,000 events."""

@@ -18,6 +18,7 @@ from vibezen.metrics.producers.append import (
     Appended,
     append,
     append_args,
+    raise_shards,
     read_reply,
     require_replicas,
     script_keys,
@@ -25,7 +26,6 @@ from vibezen.metrics.producers.append import (
 )
 from vibezen.metrics.producers.idempotency import Key
 from vibezen.metrics.producers.work import Call, Outcome, Work
-from vibezen.metrics.shards import raise_shards
 
 KNOWN_SHARDS: Final = 10_000
 """Producers whose shard is remembered; of others it is looked up."""

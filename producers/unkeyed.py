@@ -15,10 +15,9 @@ from vibezen.metrics.batch import MAX_SEQ
 from vibezen.metrics.event import MAX_BATCH_BYTES
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producer_stats import Stats
-from vibezen.metrics.producers.append import Appended, Batch, append, shard_of
+from vibezen.metrics.producers.append import Appended, Batch, append, raise_shards, shard_of
 from vibezen.metrics.producers.packing import BATCH_EVENTS
 from vibezen.metrics.producers.work import Call, Outcome, Work
-from vibezen.metrics.shards import raise_shards
 
 NEW: Final = Appended(duplicate=False, last=0, created=False)
 MOST_FAREWELLS: Final = 100

@@ -33,9 +33,8 @@ from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.producers import dead
-from vibezen.metrics.producers.append import Batch, append
+from vibezen.metrics.producers.append import Batch, append, raise_shards
 from vibezen.metrics.series import overflow_key
-from vibezen.metrics.shards import raise_shards
 from vibezen.metrics.verify import books as sides
 from vibezen.metrics.verify import examine, files
 from vibezen.metrics.window import Window, from_blob, to_blob

@@ -16,10 +16,10 @@ from vibezen.metrics.producers.append import (
     Batch,
     append,
     last_number,
+    raise_shards,
     shard_holding,
     shard_of,
 )
-from vibezen.metrics.shards import raise_shards
 
 KEYS = Keys()
 

@@ -9,7 +9,7 @@ from tests.support.feeding import Feed, event
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.following import ENTRIES, Following, matches, newest
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.shards import raise_shards
+from vibezen.metrics.producers.append import raise_shards
 
 pytestmark = pytest.mark.server
 
