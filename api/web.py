@@ -23,7 +23,7 @@ from vibezen.metrics.api.tail import Tail
 from vibezen.metrics.api.watching import Watching
 from vibezen.metrics.asking import answered
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import DEMO_VARIABLE, Settings, load
+from vibezen.metrics.config import DEMO_VARIABLE, load
 from vibezen.metrics.connection import (
     UNREACHABLE,
     async_primaries,
@@ -46,6 +46,7 @@ from vibezen.metrics.search import Events, parse_search, search
 from vibezen.metrics.serving.access import Access, access_for, page_url
 from vibezen.metrics.serving.errors import Away
 from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, until_asked
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.settled import Settled
 from vibezen.metrics.storage import MetricsStorage, check_same_store
 from vibezen.metrics.summary import Summary, parse_summary, summary

@@ -23,12 +23,12 @@ from benchmarks.stream import ENTRY_EVENTS, KEYS, books, counted, empty, fill, f
 from benchmarks.workload import LABELS, SERIES, events, one_of_each, samples
 from vibezen.metrics.batch import batch_fields
 from vibezen.metrics.clock import wall
-from vibezen.metrics.config import Aggregation, Settings, Width
 from vibezen.metrics.connection import connect
 from vibezen.metrics.consumers.aggregator import COMMIT_SAMPLES
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.histogram import SCALE
 from vibezen.metrics.keys import AGGREGATE
+from vibezen.metrics.settings import Aggregation, Settings, Width
 
 EVENTS: Final = 500_000
 DIFFERENT: Final = 50_000

@@ -20,10 +20,10 @@ from benchmarks.server import work_folder
 from vibezen.metrics import part_sql
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.commitlog import Extent, Record, encode_record
-from vibezen.metrics.config import Compaction, Settings
 from vibezen.metrics.consumers.compactor import Compactor
 from vibezen.metrics.consumers.holdings import Holdings
 from vibezen.metrics.layout import Layout, SegmentName, partition_of
+from vibezen.metrics.settings import Compaction, Settings
 
 DATE: Final = 1_763_942_400
 MUCH_LATER: Final = 4e9

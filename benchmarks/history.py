@@ -20,8 +20,8 @@ from benchmarks.server import QUIET, server, work_folder
 from benchmarks.stream import fill, lines_on_disk, settings_for
 from benchmarks.workload import samples
 from vibezen.metrics.clock import floor_to, wall
-from vibezen.metrics.config import Settings
 from vibezen.metrics.keys import ARCHIVE
+from vibezen.metrics.settings import Settings
 
 EVENTS: Final = 1_000_000
 DIFFERENT: Final = 50_000

@@ -24,9 +24,9 @@ from benchmarks.stream import settings_for
 from benchmarks.workload import METRICS, MODELS, PHASES
 from vibezen.metrics.clock import DAY, HOUR, floor_to, wall
 from vibezen.metrics.commitlog import Counters, Extent, Record, encode_record
-from vibezen.metrics.config import Compaction, Settings
 from vibezen.metrics.histogram import MAX_RELATIVE_ERROR
 from vibezen.metrics.layout import Layout, SegmentName, partition_of
+from vibezen.metrics.settings import Compaction, Settings
 
 PER_HOUR: Final = 208_333
 DAYS: Final = 2

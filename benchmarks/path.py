@@ -23,9 +23,9 @@ from benchmarks.sse import Watcher
 from benchmarks.stream import KEYS, books, counted, lines_on_disk
 from benchmarks.workload import paced, samples
 from vibezen.metrics.clock import wall
-from vibezen.metrics.config import Aggregation
 from vibezen.metrics.connection import connect
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, GROUPS
+from vibezen.metrics.settings import Aggregation
 
 OFFERED: Final = 160_000
 """Events a second that the producer records: a little above the goal, so that falling behind would show."""

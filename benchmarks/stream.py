@@ -7,13 +7,13 @@ from typing import Final
 
 from benchmarks.workload import Sample, events
 from vibezen.metrics.clock import wall
-from vibezen.metrics.config import Redis as RedisSettings
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import connect
 from vibezen.metrics.event import encode_lines
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.producers.append import Batch, append
+from vibezen.metrics.settings import Redis as RedisSettings
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.window import from_blob
 
 ENTRY_EVENTS: Final = 500

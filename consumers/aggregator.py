@@ -17,7 +17,6 @@ from vibezen.metrics import scripts
 from vibezen.metrics.account import Account
 from vibezen.metrics.batch import EntryId, read_entry, read_header
 from vibezen.metrics.clock import Clock, monotonic, wall
-from vibezen.metrics.config import Aggregation, Width
 from vibezen.metrics.consumers import showing
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
 from vibezen.metrics.consumers.shard import attach
@@ -28,6 +27,7 @@ from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import LIVE_AGE, Frame
 from vibezen.metrics.series import SeriesKey, SeriesTable, metric_of
+from vibezen.metrics.settings import Aggregation, Width
 from vibezen.metrics.verdict import judge
 from vibezen.metrics.window import Window, merged, to_blob, window_of
 

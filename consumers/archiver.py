@@ -16,7 +16,6 @@ from vibezen.metrics import scripts
 from vibezen.metrics.batch import Entry, EntryId, cut_lines, id_order, id_time, read_entry, read_header
 from vibezen.metrics.clock import HOUR, Clock, monotonic, wall
 from vibezen.metrics.commitlog import Counters, DeadLetter, Extent, Record, Seen
-from vibezen.metrics.config import STREAM_BYTES, Archive
 from vibezen.metrics.consumers.forgetting import EVERY, forget
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE, Taken, renew, require
 from vibezen.metrics.consumers.missing import missing_events
@@ -26,6 +25,7 @@ from vibezen.metrics.consumers.takeover import inherit
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout, partition_of
+from vibezen.metrics.settings import STREAM_BYTES, Archive
 from vibezen.metrics.verdict import Verdict, judge
 
 log = logging.getLogger(__name__)

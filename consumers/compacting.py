@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from vibezen.metrics.clock import DAY, HOUR
-from vibezen.metrics.config import Compaction
 from vibezen.metrics.consumers.holdings import Holding, Pending, State
 from vibezen.metrics.layout import date_folder, partition_of
 from vibezen.metrics.parts import Part, part_name
+from vibezen.metrics.settings import Compaction
 
 PATIENCE: Final = 6
 """Times `after_seconds` that what is closed waits for segments that stay open, or go on coming."""

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Final
 
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers.compacting import Job, due, waiting
 from vibezen.metrics.consumers.engine import Damaged, Engine
 from vibezen.metrics.consumers.holdings import Holding, Holdings
@@ -34,6 +33,7 @@ from vibezen.metrics.consumers.sweeping import Sweeper
 from vibezen.metrics.errors import ExternalAway, StoreFull
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.parts import Part
+from vibezen.metrics.settings import Settings
 
 log = logging.getLogger(__name__)
 

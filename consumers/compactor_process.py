@@ -13,7 +13,6 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from vibezen.metrics.clock import iso
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import check_server, connect, redacted, redis_url
 from vibezen.metrics.consumers import compact_lease
 from vibezen.metrics.consumers.compact_lease import Lease
@@ -27,6 +26,7 @@ from vibezen.metrics.consumers.worker import passes
 from vibezen.metrics.errors import Fenced, StoreFull
 from vibezen.metrics.keys import ARCHIVE, Keys
 from vibezen.metrics.layout import Layout, is_full, why_full
+from vibezen.metrics.settings import Settings
 
 log = logging.getLogger(__name__)
 

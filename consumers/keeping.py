@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers import moving, retention
 from vibezen.metrics.consumers.holdings import Holding
 from vibezen.metrics.consumers.standing import standings
@@ -13,6 +12,7 @@ from vibezen.metrics.consumers.stubs import Check
 from vibezen.metrics.errors import ExternalAway
 from vibezen.metrics.external import External
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import msgspec
 
 from vibezen.metrics.clock import DAY
-from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers.compacting import MERGED_BYTES, Job, Source
 from vibezen.metrics.consumers.standing import Standing, day
 from vibezen.metrics.consumers.stubs import Check, publish_stub
@@ -21,6 +20,7 @@ from vibezen.metrics.external import External
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.parts import Part
 from vibezen.metrics.places import at_hand, place_of
+from vibezen.metrics.settings import Settings
 
 log = logging.getLogger(__name__)
 

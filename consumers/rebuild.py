@@ -24,7 +24,6 @@ from vibezen.metrics.balance import account_of
 from vibezen.metrics.batch import EntryId, id_order
 from vibezen.metrics.clock import wall
 from vibezen.metrics.committed import blocks, hours_of, open_committed
-from vibezen.metrics.config import Aggregation, Settings
 from vibezen.metrics.consumers.aggregator import Aggregator
 from vibezen.metrics.consumers.lease import PACKAGE, Taken, release, require, take
 from vibezen.metrics.consumers.shard import attach
@@ -35,6 +34,7 @@ from vibezen.metrics.event_reader import FilesChanged
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import SeriesTable
+from vibezen.metrics.settings import Aggregation, Settings
 from vibezen.metrics.shard_events import Block, ShardEvents
 from vibezen.metrics.verify.parts import PartCheck
 

@@ -13,12 +13,12 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from vibezen.metrics.clock import DAY
-from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers.holdings import Holding, State
 from vibezen.metrics.consumers.standing import Standing, day, parts_of, standing, standings
 from vibezen.metrics.consumers.stubs import EMPTY, Check, publish_stub
 from vibezen.metrics.layout import Layout, date_folder
 from vibezen.metrics.parts import Footer, Input
+from vibezen.metrics.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ from typing import Final, Protocol
 from redis import Redis
 
 from vibezen.metrics import scripts
-from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers.aggregator import Aggregator
 from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.consumers.lease import PACKAGE, Taken
@@ -15,6 +14,7 @@ from vibezen.metrics.consumers.takeover import highest_epoch
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import SeriesTable
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.storage import check_same_store
 
 

@@ -13,9 +13,9 @@ from typing import Final
 
 from vibezen.metrics.clock import monotonic
 from vibezen.metrics.commitlog import Extent
-from vibezen.metrics.config import Archive
 from vibezen.metrics.errors import Fenced
 from vibezen.metrics.layout import FILE_MODE, Layout, SegmentName, append_all, fsync_folder, hidden, make_folder, space
+from vibezen.metrics.settings import Archive
 
 ALIVE_SECONDS: Final = 1.0
 """Between two signs of life while files are written."""

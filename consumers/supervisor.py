@@ -16,7 +16,6 @@ from redis.exceptions import RedisError
 
 from vibezen.metrics import scripts
 from vibezen.metrics.clock import monotonic
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import UNREACHABLE, check_server, connect, primaries, redacted, redis_url
 from vibezen.metrics.consumers.lease import LEASE_MS, PACKAGE
 from vibezen.metrics.consumers.roles import ROLES
@@ -24,6 +23,7 @@ from vibezen.metrics.consumers.worker import Job, Worker, is_gone, passes
 from vibezen.metrics.errors import ConfigError, Fenced, ServerUnavailable, StoreError, StoreFull, StreamMoved
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import is_full, why_full
+from vibezen.metrics.settings import Settings
 
 log = logging.getLogger(__name__)
 

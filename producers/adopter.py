@@ -10,7 +10,6 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from vibezen.metrics import clock
-from vibezen.metrics.config import Settings
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.producer_stats import Stats
 from vibezen.metrics.producers.append_call import AppendCall, Damaged, Expired
@@ -18,6 +17,7 @@ from vibezen.metrics.producers.books import SPOOL_DAMAGED, SPOOL_EXPIRED
 from vibezen.metrics.producers.spool import check_age, folders
 from vibezen.metrics.producers.spool_folder import CallFile, SpoolFolder, take
 from vibezen.metrics.producers.uplink import Uplink
+from vibezen.metrics.settings import Settings
 
 LOOK_SECONDS: Final = 10.0
 """Between two looks for spools whose owners have died. Jitter keeps many processes from looking as one."""

@@ -5,9 +5,9 @@ import threading
 from typing import Final
 
 from vibezen.metrics import clock
-from vibezen.metrics.config import Durability, Settings
 from vibezen.metrics.producers.adopter import LOOK_SECONDS, Adopter
 from vibezen.metrics.producers.uplink import Uplink
+from vibezen.metrics.settings import Durability, Settings
 
 KEEPING: Final = "what is in the spool where it is"
 

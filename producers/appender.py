@@ -17,7 +17,6 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
 from vibezen.metrics import clock
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import UNREACHABLE, connect, redacted, redis_url
 from vibezen.metrics.errors import MetricsError, NotReplicated
 from vibezen.metrics.event import MAX_BATCH_BYTES
@@ -29,6 +28,7 @@ from vibezen.metrics.producers.packing import BATCH_EVENTS
 from vibezen.metrics.producers.unkeyed import Unkeyed
 from vibezen.metrics.producers.work import Outcome, Way, Work
 from vibezen.metrics.serving.errors import Away
+from vibezen.metrics.settings import Settings
 
 CALL_EVENTS: Final = 8 * BATCH_EVENTS
 """Events per call, as the collector's sender."""

@@ -7,7 +7,6 @@ from typing import Final
 import msgspec
 
 from vibezen.metrics import clock
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.producers.append import Batch, shard_of
 from vibezen.metrics.producers.append_call import AppendCall
@@ -15,6 +14,7 @@ from vibezen.metrics.producers.books import INTERNAL
 from vibezen.metrics.producers.buffer import Buffer
 from vibezen.metrics.producers.drops import Drops
 from vibezen.metrics.producers.packing import BATCH_EVENTS, mark_gauges, pack
+from vibezen.metrics.settings import Settings
 
 CALL_EVENTS: Final = 8 * BATCH_EVENTS
 """Events per call at most. Under load the sender gets the interpreter once per switch interval (5 ms), so that a call

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 import msgspec
 
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Durability, Settings, load
+from vibezen.metrics.config import load
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import MAX_METADATA_KEYS, Event, Metadata
 from vibezen.metrics.producer_stats import Stats
@@ -25,6 +25,7 @@ from vibezen.metrics.producers.gate import LEFT_OUT, Gate, Routes, copied, numbe
 from vibezen.metrics.producers.instruments import Instruments
 from vibezen.metrics.producers.lifetime import CLOSE_DEADLINE
 from vibezen.metrics.producers.measure import Measurement, Sample, timed
+from vibezen.metrics.settings import Durability, Settings
 
 if TYPE_CHECKING:
     from vibezen.metrics.producers.sender import Sender

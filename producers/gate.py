@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Final
 
 from vibezen.metrics.catalogue import Family
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import (
     WHOLE,
@@ -16,6 +15,7 @@ from vibezen.metrics.event import (
     check_sample_rate,
     check_value,
 )
+from vibezen.metrics.settings import Settings
 
 Route = tuple[str, float]
 """A metric's name as a plain string, and the share of its events to keep, or SWITCHED_OFF."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import MetricsError, StoreError
 from vibezen.metrics.layout import make_folder
 from vibezen.metrics.producers.adopting import Adopting
@@ -21,6 +20,7 @@ from vibezen.metrics.producers.body import Room
 from vibezen.metrics.producers.gateway_app import build
 from vibezen.metrics.serving.access import TOKEN_FILE, Access, access_for, page_url
 from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, served, until_asked
+from vibezen.metrics.settings import Settings
 
 SETTING: Final = "gateway.port or --port"
 """What chooses the port, as an error names it."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import closing
 
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import ImportStopped
 from vibezen.metrics.producers.importer_delivery import Delivery, Destination, Say, producer_of
 from vibezen.metrics.producers.importer_order import Order, Prepared, check, key_of, prepare
@@ -19,6 +18,7 @@ from vibezen.metrics.producers.importer_rejects import Rejects
 from vibezen.metrics.producers.importer_report import Balance, Trial
 from vibezen.metrics.producers.importer_rows import Outcome
 from vibezen.metrics.producers.importer_source import Chunk, Interrupted, Source
+from vibezen.metrics.settings import Settings
 
 Progress = Callable[[Source, Balance], None]
 """Called after every chunk."""

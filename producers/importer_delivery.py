@@ -17,7 +17,6 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from vibezen.metrics.batch import cut_lines
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import (
     UNREACHABLE,
     check_server,
@@ -32,6 +31,7 @@ from vibezen.metrics.keys import GROUPS, IMPORTS, Keys
 from vibezen.metrics.producers.append import Appended, Batch, append, last_number, raise_shards, shard_holding
 from vibezen.metrics.producers.importer_report import Balance
 from vibezen.metrics.producers.importer_source import Interrupted
+from vibezen.metrics.settings import Settings
 
 CALL_BATCHES: Final = 8
 """Batches per call, all or none of them: some 4,000 events."""

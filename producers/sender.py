@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Final
 
 from vibezen.metrics import clock
-from vibezen.metrics.config import Durability, Settings
 from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.producers import lifetime
@@ -24,6 +23,7 @@ from vibezen.metrics.producers.keeper import Keeper
 from vibezen.metrics.producers.outbox import Outbox
 from vibezen.metrics.producers.spool import Spool
 from vibezen.metrics.producers.uplink import Uplink
+from vibezen.metrics.settings import Durability, Settings
 
 NEVER: Final = sys.maxsize
 """So many events never wait."""

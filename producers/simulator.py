@@ -10,11 +10,11 @@ from typing import Final
 
 from vibezen.metrics.catalogue import MetricType
 from vibezen.metrics.clock import wall
-from vibezen.metrics.config import Settings
 from vibezen.metrics.event import Event
 from vibezen.metrics.producers.collector import MetricsCollector
 from vibezen.metrics.producers.simulator_session import Conditions, Session
 from vibezen.metrics.producers.simulator_world import Incident, parse_incident, rhythm
+from vibezen.metrics.settings import Settings
 
 DEFAULT_RATE: Final = 100.0
 """Events per second as a workday's mean, where no rate is asked for."""

@@ -9,12 +9,12 @@ from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from vibezen.metrics import clock
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import UNREACHABLE, connect, is_refusal, redacted, redis_url
 from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers.append import append, prepare, raise_shards
 from vibezen.metrics.producers.append_call import AppendCall
+from vibezen.metrics.settings import Settings
 
 FIRST_PAUSE: Final = 0.05
 """Seconds before the first retry; doubled up to LONGEST_PAUSE. Jitter keeps many producers from returning as one."""

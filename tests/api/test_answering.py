@@ -14,9 +14,9 @@ from tests.support.pipeline import Pipeline
 from tests.support.serving import Served, dashboard_in_thread
 from tests.support.waiting import DEADLINE, WaitUntil
 from vibezen.metrics.api import answering, web
-from vibezen.metrics.config import Queries
 from vibezen.metrics.event_reader import EventReader
 from vibezen.metrics.event_sql import Sql
+from vibezen.metrics.settings import Queries
 from vibezen.metrics.settled import KeptAnswers
 
 pytestmark = pytest.mark.server

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from tests.support.serving import Served, StartDashboard
 from vibezen.metrics.api import site
-from vibezen.metrics.config import Settings
+from vibezen.metrics.settings import Settings
 
 pytestmark = pytest.mark.server
 

@@ -26,6 +26,7 @@ from vibezen.metrics.errors import AddressInUse, StoreError, StoreMismatch
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import Change
 from vibezen.metrics.series import series_key
+from vibezen.metrics.settings import Settings
 
 pytestmark = pytest.mark.server
 
@@ -63,7 +64,7 @@ def test_dashboard_starts_as_the_documentation_says(
     asyncio.run(run())
 
 
-def settings(redis_url: str, folder: Path) -> config.Settings:
+def settings(redis_url: str, folder: Path) -> Settings:
     return config.load(redis_url=redis_url, storage_dir=folder)
 
 

@@ -22,7 +22,6 @@ from tests.support.waiting import WaitUntil
 from vibezen.metrics import config
 from vibezen.metrics.clock import iso, wall
 from vibezen.metrics.commitlog import encode_record, read_log
-from vibezen.metrics.config import Aggregation
 from vibezen.metrics.connection import connect
 from vibezen.metrics.consumers.rebuild import rebuild
 from vibezen.metrics.consumers.supervisor import run as consume
@@ -35,6 +34,7 @@ from vibezen.metrics.layout import Layout
 from vibezen.metrics.producers import dead
 from vibezen.metrics.producers.append import Batch, append, raise_shards
 from vibezen.metrics.series import overflow_key
+from vibezen.metrics.settings import Aggregation
 from vibezen.metrics.verify import books as sides
 from vibezen.metrics.verify import examine, files
 from vibezen.metrics.window import Window, from_blob, to_blob

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from vibezen.metrics.config import Aggregation, Archive
 from vibezen.metrics.consumers.aggregator import Aggregator
 from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.consumers.lease import Taken, take
@@ -15,6 +14,7 @@ from vibezen.metrics.consumers.takeover import highest_epoch
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import SeriesTable
+from vibezen.metrics.settings import Aggregation, Archive
 
 KEYS = Keys()
 NOBODY = Taken(0, "none", "nobody", "0:0")

@@ -8,7 +8,6 @@ import redis
 
 from tests.support.feeding import Feed, event, lag, total, windows
 from vibezen.metrics.batch import id_order
-from vibezen.metrics.config import Aggregation, Width
 from vibezen.metrics.consumers.aggregator import Aggregator
 from vibezen.metrics.consumers.shard import Sink
 from vibezen.metrics.errors import Fenced, StreamMoved
@@ -16,6 +15,7 @@ from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import FIELD, decode_frame
 from vibezen.metrics.series import overflow_key, parse_series, series_key
+from vibezen.metrics.settings import Aggregation, Width
 from vibezen.metrics.window import Window, from_blob, merged
 
 KEYS = Keys()

@@ -10,13 +10,13 @@ import redis
 from tests.support.feeding import NOON, Feed, event, lag, lines_on_disk, values_on_disk
 from vibezen.metrics.batch import EntryId
 from vibezen.metrics.commitlog import read_log
-from vibezen.metrics.config import Archive
 from vibezen.metrics.consumers import segments
 from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.consumers.shard import Sink, trim
 from vibezen.metrics.errors import Fenced, StreamMoved
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.settings import Archive
 
 KEYS = Keys()
 Drain = Callable[[Sink], None]

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.commitlog import Extent
-from vibezen.metrics.config import Compaction
 from vibezen.metrics.consumers.compacting import MERGED_BYTES, PATIENCE, Job, due
 from vibezen.metrics.consumers.holdings import Holding, Pending, State
 from vibezen.metrics.layout import partition_of
 from vibezen.metrics.parts import Footer, HourOf, Input, Moved, Part, part_name, view
+from vibezen.metrics.settings import Compaction
 
 DATE = 1_763_942_400
 AFTER = 100.0

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from tests.support.segments import close, commit, seal, values
 from vibezen.metrics.clock import DAY, HOUR
-from vibezen.metrics.config import Compaction, Settings
 from vibezen.metrics.consumers import runs
 from vibezen.metrics.consumers.compacting import Job
 from vibezen.metrics.consumers.compactor import Compactor
@@ -28,6 +27,7 @@ from vibezen.metrics.event import Event
 from vibezen.metrics.event_reader import EventReader
 from vibezen.metrics.layout import FILE_MODE, Layout, date_folder, partition_of
 from vibezen.metrics.parts import KEY, Part, encode_footer
+from vibezen.metrics.settings import Compaction, Settings
 
 DATE = 1_763_942_400
 MUCH_LATER = 4_000_000_000

@@ -12,12 +12,12 @@ from tests.consumers.conftest import Drain, NewArchiver
 from tests.support.feeding import NOON, Feed, event, values_on_disk
 from vibezen.metrics.commitlog import fold
 from vibezen.metrics.committed import CommittedFiles
-from vibezen.metrics.config import Archive
 from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.consumers.lease import take
 from vibezen.metrics.consumers.takeover import highest_epoch
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.settings import Archive
 from vibezen.metrics.verify.logs import judge, read_all
 
 KEYS = Keys()

@@ -16,7 +16,6 @@ from tests.consumers.conftest import NewAggregator, NewArchiver
 from tests.support.feeding import event, total, values_on_disk
 from vibezen.metrics import config
 from vibezen.metrics.account import Account
-from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers.aggregator import Aggregator
 from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.consumers.lease import Taken, release, take
@@ -29,6 +28,7 @@ from vibezen.metrics.event import encode_lines
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, GROUPS, Keys
 from vibezen.metrics.producers.append import Batch, append
 from vibezen.metrics.producers.dead import requeue
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.verdict import Verdict, judge
 
 KEYS = Keys()

@@ -15,8 +15,6 @@ from tests.support.feeding import event
 from tests.support.storages import KEY, SECRET, S3Server, s3_server
 from vibezen.metrics import external, places
 from vibezen.metrics.clock import DAY, HOUR
-from vibezen.metrics.config import Compaction, Settings
-from vibezen.metrics.config import External as ExternalSettings
 from vibezen.metrics.consumers.compactor import Compactor
 from vibezen.metrics.consumers.holdings import Holding, Holdings
 from vibezen.metrics.consumers.moving import Move, due, move
@@ -26,6 +24,8 @@ from vibezen.metrics.event_reader import EventReader, Wanted
 from vibezen.metrics.external import External
 from vibezen.metrics.layout import Layout, date_folder
 from vibezen.metrics.rollups import RollupFooter, rollup_path
+from vibezen.metrics.settings import Compaction, Settings
+from vibezen.metrics.settings import External as ExternalSettings
 from vibezen.metrics.verify import files
 
 FIRST = 1_756_684_800

@@ -16,7 +16,6 @@ from tests.support.waiting import WaitUntil
 from vibezen.metrics import scripts
 from vibezen.metrics.balance import NEWEST, books_of
 from vibezen.metrics.clock import DAY, wall
-from vibezen.metrics.config import Aggregation
 from vibezen.metrics.consumers import rebuild as rebuilding
 from vibezen.metrics.consumers.lease import take
 from vibezen.metrics.consumers.rebuild import Rebuilt, rebuild
@@ -24,6 +23,7 @@ from vibezen.metrics.errors import Fenced, StoreError
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.keys import AGGREGATE, Keys
 from vibezen.metrics.producers.append import Batch, append
+from vibezen.metrics.settings import Aggregation
 from vibezen.metrics.verify import examine
 from vibezen.metrics.window import Window, from_blob
 

@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.segments import commit
 from vibezen.metrics.clock import HOUR
-from vibezen.metrics.config import Compaction, Settings
 from vibezen.metrics.consumers import rollup_writer
 from vibezen.metrics.consumers.compactor import Compactor
 from vibezen.metrics.consumers.holdings import Holdings
@@ -21,6 +20,7 @@ from vibezen.metrics.histogram import bucket_of
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.parts import KEY
 from vibezen.metrics.rollups import RollupFooter, decode_footer, rollup_path
+from vibezen.metrics.settings import Compaction, Settings
 
 DATE = 1_763_942_400
 LABELS = ("provider", "model")

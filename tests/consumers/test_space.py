@@ -18,11 +18,11 @@ from tests.support.feeding import NOON, Feed, event, lag, values_on_disk
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import config
 from vibezen.metrics.commitlog import read_log
-from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers.supervisor import run
 from vibezen.metrics.errors import StoreError, StoreFull
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.settings import Settings
 
 KEYS = Keys()
 

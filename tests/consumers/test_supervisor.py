@@ -17,7 +17,6 @@ from tests.support.servers import Server, StartServer, default_kind
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import config
 from vibezen.metrics.commitlog import read_log
-from vibezen.metrics.config import Settings, Streams
 from vibezen.metrics.connection import connect, is_refusal
 from vibezen.metrics.consumers.lease import PACKAGE
 from vibezen.metrics.consumers.supervisor import run
@@ -25,6 +24,7 @@ from vibezen.metrics.errors import ConfigError, ServerUnavailable, StoreError, S
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.scripts import load
+from vibezen.metrics.settings import Settings, Streams
 
 KEYS = Keys()
 

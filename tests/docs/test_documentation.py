@@ -20,9 +20,10 @@ from vibezen.metrics.api.web import MetricsDashboard
 from vibezen.metrics.batch import read_entry
 from vibezen.metrics.catalogue import BUILT_IN
 from vibezen.metrics.cli import app
-from vibezen.metrics.config import Settings, load
+from vibezen.metrics.config import load
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.serving.access import access_for
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.storage import MetricsStorage
 from vibezen.metrics.verdict import judge
 

@@ -8,7 +8,8 @@ import msgspec
 import yaml
 from msgspec.structs import replace
 
-from vibezen.metrics.config import Settings, load
+from vibezen.metrics.config import load
+from vibezen.metrics.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "vibezen.yaml"

@@ -11,10 +11,10 @@ import time
 
 import duckdb  # noqa: F401 - loaded once, for all that are forked
 
-from vibezen.metrics.config import Compaction, Settings
 from vibezen.metrics.consumers.compactor import Compactor
 from vibezen.metrics.consumers.holdings import Holdings
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.settings import Compaction, Settings
 
 
 def compact(layout: Layout, epoch: int) -> None:

@@ -17,11 +17,11 @@ from msgspec.structs import replace
 
 from vibezen.metrics import config
 from vibezen.metrics.batch import batch_fields
-from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers.supervisor import run
 from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.settings import Settings
 
 CALLS = ("open", "write", "fsync", "fdatasync", "link", "unlink", "mkdir", "rename", "ftruncate")
 NOON = 1_763_985_600.0

@@ -16,10 +16,10 @@ from typing import Any
 import redis
 
 from vibezen.metrics import MetricsCollector
-from vibezen.metrics.config import Durability, Redis, Settings
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers.adopter import Adopter
 from vibezen.metrics.producers.uplink import Uplink
+from vibezen.metrics.settings import Durability, Redis, Settings
 
 CALLS = ("open", "write", "fsync", "unlink", "mkdir", "rename", "rmdir")
 UNTOUCHED = 42

@@ -27,11 +27,11 @@ from tests.support.writers import (
     writing,
 )
 from vibezen.metrics import MetricsCollector, config
-from vibezen.metrics.config import Durability, Settings, Streams
 from vibezen.metrics.connection import connect, primaries
 from vibezen.metrics.consumers.supervisor import run
 from vibezen.metrics.keys import GROUPS, Keys
 from vibezen.metrics.producers.append import shard_of
+from vibezen.metrics.settings import Durability, Settings, Streams
 
 KEYS = Keys()
 SHARDS: Final = 4

@@ -9,12 +9,12 @@ import pytest
 
 from tests.support.segments import commit, values
 from vibezen.metrics.clock import HOUR
-from vibezen.metrics.config import Compaction, Settings
 from vibezen.metrics.consumers.compactor import Compactor
 from vibezen.metrics.consumers.holdings import Holdings
 from vibezen.metrics.errors import StoreFull
 from vibezen.metrics.event import Event
 from vibezen.metrics.layout import Layout, is_full
+from vibezen.metrics.settings import Compaction, Settings
 
 DATE = 1_763_942_400
 

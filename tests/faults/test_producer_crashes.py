@@ -20,14 +20,14 @@ from tests.support.servers import StartServer
 from tests.support.waiting import DEADLINE, WaitUntil
 from vibezen.metrics import MetricsCollector
 from vibezen.metrics.batch import read_entry
-from vibezen.metrics.config import Settings
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producer_stats import Stats
+from vibezen.metrics.settings import Settings
 
 LEDGER: Final = """
 import sys
 from vibezen.metrics import MetricsCollector
-from vibezen.metrics.config import Durability, Settings
+from vibezen.metrics.settings import Durability, Settings
 url, durability, value = sys.argv[1], Durability(sys.argv[2]), int(sys.argv[3])
 collector = MetricsCollector(settings=Settings(durability=durability, buffer_size=20), redis_url=url)
 while True:
@@ -124,7 +124,7 @@ logging.basicConfig()
 atexit.register(lambda: print(msgspec.json.encode(collector.stats()).decode(), flush=True))  # runs last
 import msgspec
 from vibezen.metrics import MetricsCollector
-from vibezen.metrics.config import Durability, Settings
+from vibezen.metrics.settings import Durability, Settings
 from vibezen.metrics.producers import lifetime
 lifetime.CLOSE_DEADLINE = 1.0
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

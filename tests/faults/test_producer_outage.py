@@ -14,8 +14,8 @@ from tests.support.feeding import values_in_stream
 from tests.support.servers import KINDS, Server, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
-from vibezen.metrics.config import Durability, Settings
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.settings import Durability, Settings
 
 THREADS: Final = 2
 RATE: Final = 3000

@@ -17,8 +17,8 @@ from tests.support.proxy import StartProxy
 from tests.support.servers import KINDS, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import connect
+from vibezen.metrics.settings import Settings
 
 NEVER: Final = 3600.0
 STALL: Final = 1.2

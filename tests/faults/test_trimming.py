@@ -11,9 +11,9 @@ from tests.support.processes import StartRole
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
 from vibezen.metrics.balance import NEWEST, Books, books_of
-from vibezen.metrics.config import Settings
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, GROUPS, Keys
 from vibezen.metrics.producers.call_maker import CALL_EVENTS
+from vibezen.metrics.settings import Settings
 
 KEYS: Final = Keys()
 EVENTS: Final = CALL_EVENTS + 500

@@ -17,12 +17,12 @@ from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricType
 from vibezen.metrics.batch import Entry, read_entry
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Settings
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers.collector import MetricsCollector
 from vibezen.metrics.producers.instruments import Instruments
 from vibezen.metrics.producers.measure import Sample
+from vibezen.metrics.settings import Settings
 
 
 class MakeCollector(Protocol):

@@ -141,7 +141,7 @@ def test_what_only_the_sender_sees_is_refused_counted_and_told_once(
 def test_switched_off_families_are_not_recorded(
     make_collector: MakeCollector, redis_url: str, arrived: Arrived
 ) -> None:
-    from vibezen.metrics.config import Collection
+    from vibezen.metrics.settings import Collection
 
     off = Collection(system_metrics=True, learning_metrics=False, practice_metrics=False)
     collector = make_collector(redis_url, collection=off)
@@ -162,7 +162,7 @@ def test_switched_off_families_are_not_recorded(
 
 
 def test_a_disabled_collector_does_nothing_at_all(redis_url: str, arrived: Arrived) -> None:
-    from vibezen.metrics.config import Settings
+    from vibezen.metrics.settings import Settings
 
     async def use(collector: MetricsCollector) -> None:
         await collector.record("m", 1)

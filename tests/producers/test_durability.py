@@ -13,11 +13,11 @@ from tests.support.proxy import StartProxy
 from tests.support.servers import Server, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
-from vibezen.metrics.config import Durability
 from vibezen.metrics.connection import connect
 from vibezen.metrics.errors import NotReplicated
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers.append import Batch, append
+from vibezen.metrics.settings import Durability
 
 
 class Pair:

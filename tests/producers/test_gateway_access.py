@@ -10,10 +10,10 @@ from tests.producers.conftest import Arrived
 from tests.support.gateways import PATH, Door, StartGateway, lines
 from tests.support.processes import StartRole
 from tests.support.waiting import WaitUntil
-from vibezen.metrics.config import Gateway
 from vibezen.metrics.producers import gateway as module
 from vibezen.metrics.serving.access import Access, access_for
 from vibezen.metrics.serving.errors import ApiError
+from vibezen.metrics.settings import Gateway
 
 TOKEN = "s3cret-token"
 APP = "http://localhost:3000"

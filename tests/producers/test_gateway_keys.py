@@ -10,13 +10,13 @@ import redis
 from tests.producers.conftest import Arrived
 from tests.support.gateways import Door, StartGateway, lines
 from vibezen.metrics.batch import MAX_SEQ
-from vibezen.metrics.config import Streams
 from vibezen.metrics.event import MAX_AHEAD
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers.append import last_number, shard_of
 from vibezen.metrics.producers.idempotency import Key, parse_key
 from vibezen.metrics.producers.keyed import KNOWN_SHARDS, Keyed
 from vibezen.metrics.serving.errors import ApiError
+from vibezen.metrics.settings import Streams
 
 NOW = 1_795_449_600.0
 

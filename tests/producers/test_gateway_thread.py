@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from vibezen.metrics.config import Gateway, Settings, load
+from vibezen.metrics.config import load
 from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.producers import gateway
 from vibezen.metrics.producers.appender import Appender
+from vibezen.metrics.settings import Gateway, Settings
 
 
 def settings_for(folder: Path, port: int) -> Settings:

@@ -14,8 +14,6 @@ from tests.producers.conftest import Arrived
 from tests.support.proxy import StartProxy
 from tests.support.servers import StartServer
 from tests.support.waiting import WaitUntil
-from vibezen.metrics.config import Redis as RedisSettings
-from vibezen.metrics.config import Settings, Streams
 from vibezen.metrics.errors import BadParameter, ImportStopped, ServerUnavailable
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producers import importer_delivery
@@ -23,6 +21,8 @@ from vibezen.metrics.producers.importer import Importer
 from vibezen.metrics.producers.importer_mapping import EventMap, Mapping
 from vibezen.metrics.producers.importer_order import Order
 from vibezen.metrics.producers.importer_report import Balance
+from vibezen.metrics.settings import Redis as RedisSettings
+from vibezen.metrics.settings import Settings, Streams
 
 KEYS = Keys()
 MAPPING = Mapping(events=(EventMap("tokens", "{n}", metadata={"type": "input"}), EventMap("tokens", "{m}")))

@@ -15,9 +15,9 @@ from tests.support.proxy import StartProxy
 from tests.support.servers import StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
-from vibezen.metrics.config import Durability
 from vibezen.metrics.connection import connect
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.settings import Durability
 
 NEVER = 3600.0
 AWAY = "redis://127.0.0.1:1/0"
@@ -189,7 +189,7 @@ def test_a_killed_and_restarted_server_gets_the_rest(make_collector: MakeCollect
 def test_an_emptied_server_gets_its_stream_groups_and_shards_again(
     make_collector: MakeCollector, client: redis.Redis, redis_url: str, arrived: Arrived
 ) -> None:
-    from vibezen.metrics.config import Streams
+    from vibezen.metrics.settings import Streams
 
     collector = make_collector(redis_url, streams=Streams(shards=3))
     keys = Keys()

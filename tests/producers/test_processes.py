@@ -12,8 +12,8 @@ import redis
 
 from tests.producers.conftest import Arrived, MakeCollector
 from vibezen.metrics import MetricsCollector
-from vibezen.metrics.config import Streams
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.settings import Streams
 
 
 def python(program: str, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -180,7 +180,7 @@ def test_four_processes_with_eight_threads_each_lose_and_double_nothing(redis_ur
     program = """
 import os, sys, threading
 from vibezen.metrics import MetricsCollector
-from vibezen.metrics.config import Settings, Streams
+from vibezen.metrics.settings import Settings, Streams
 settings = Settings(streams=Streams(shards=3), buffer_size=50)
 collector = MetricsCollector(settings=settings, redis_url=sys.argv[1])
 def work(thread):

@@ -13,10 +13,10 @@ from tests.producers.conftest import Arrived
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import ConfigError, MetricType
 from vibezen.metrics.catalogue import BUILT_IN, Kind
-from vibezen.metrics.config import Redis, Settings
 from vibezen.metrics.event import Event, check_event
 from vibezen.metrics.producers.simulator import events, run
 from vibezen.metrics.producers.simulator_world import MODELS, Incident, parse_incident, rhythm
+from vibezen.metrics.settings import Redis, Settings
 
 MONDAY = 1_763_942_400.0
 """2025-11-24T00:00:00Z"""

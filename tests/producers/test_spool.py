@@ -20,8 +20,7 @@ from tests.producers.conftest import Arrived, MakeCollector
 from tests.support.proxy import StartProxy
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector, MetricType
-from vibezen.metrics.config import Collection, Durability, Redis, Settings, load
-from vibezen.metrics.config import Spool as SpoolSettings
+from vibezen.metrics.config import load
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.producer_stats import Stats
@@ -34,6 +33,8 @@ from vibezen.metrics.producers.outbox import Outbox
 from vibezen.metrics.producers.spool import MAX_AGE, Spool, SpoolFull
 from vibezen.metrics.producers.spool_folder import LOCK, SpoolFolder, take
 from vibezen.metrics.producers.uplink import Uplink
+from vibezen.metrics.settings import Collection, Durability, Redis, Settings
+from vibezen.metrics.settings import Spool as SpoolSettings
 
 AWAY: Final = "redis://127.0.0.1:1/0"
 MIB: Final = 1_048_576

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from tests.support.waiting import DEADLINE
 from vibezen.metrics import config
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Settings
 from vibezen.metrics.producers.gateway import Gateway, gateway
+from vibezen.metrics.settings import Settings
 
 Json = dict[str, Any]
 PATH: Final = "/api/events"

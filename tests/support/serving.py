@@ -18,11 +18,11 @@ from vibezen.metrics import config
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.web import MetricsDashboard, WebDashboard
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Aggregation
 from vibezen.metrics.coverage import shape_of
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import FIELD, Change, Frame, encode_frame
 from vibezen.metrics.series import metric_of, series_key
+from vibezen.metrics.settings import Aggregation
 from vibezen.metrics.storage import MetricsStorage
 from vibezen.metrics.window import Window, from_blob, merged, to_blob, window_of
 

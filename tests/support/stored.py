@@ -13,7 +13,6 @@ from vibezen.metrics import part_sql, rollups
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.commitlog import Counters, Extent, Record, encode_record, read_log
 from vibezen.metrics.committed import CommittedFiles
-from vibezen.metrics.config import Settings
 from vibezen.metrics.consumers import rollup_rows
 from vibezen.metrics.event import Event, encode_lines
 from vibezen.metrics.event_sql import Sql
@@ -21,6 +20,7 @@ from vibezen.metrics.layout import Layout, SegmentName, date_folder, hour_of, pa
 from vibezen.metrics.part_files import read_footers
 from vibezen.metrics.parts import KEY, Footer, HourOf, Input, Part, encode_footer, generation_of, part_name, view
 from vibezen.metrics.rollups import RollupFooter, rollup_path
+from vibezen.metrics.settings import Settings
 
 
 def archive(

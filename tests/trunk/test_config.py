@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from vibezen.metrics.catalogue import Kind
-from vibezen.metrics.config import Durability, Settings, load, public_view
+from vibezen.metrics.config import load, public_view
 from vibezen.metrics.errors import ConfigError
+from vibezen.metrics.settings import Durability, Settings
 
 MISSION = """
 vibezen:

@@ -3,8 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from vibezen.metrics.config import Aggregation, Width
 from vibezen.metrics.coverage import CAUGHT_UP, Coverage, Standing, shape_of
+from vibezen.metrics.settings import Aggregation, Width
 
 POLICY = Aggregation()
 NOW = 1_763_985_635.0

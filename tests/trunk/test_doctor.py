@@ -21,12 +21,13 @@ from tests.support.servers import Server, StartServer, find_server
 from tests.support.serving import dashboard_in_thread
 from tests.support.waiting import WaitUntil
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Dashboard, Settings, load
+from vibezen.metrics.config import load
 from vibezen.metrics.connection import Endpoint, endpoint_file
 from vibezen.metrics.doctor import Finding, Status, examine, pipeline, ports, program, server, store
 from vibezen.metrics.errors import ConfigError
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.settings import Dashboard, Settings
 
 Findings = dict[str, Finding]
 

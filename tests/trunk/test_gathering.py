@@ -20,7 +20,6 @@ from vibezen.metrics import gathering, history
 from vibezen.metrics.asking import answered
 from vibezen.metrics.catalogue import Kind
 from vibezen.metrics.clock import HOUR, wall
-from vibezen.metrics.config import Aggregation, Streams, Width
 from vibezen.metrics.consumers.archiver import Archiver
 from vibezen.metrics.errors import BadParameter, StoreError
 from vibezen.metrics.event import Event
@@ -28,6 +27,7 @@ from vibezen.metrics.event_reader import FilesChanged
 from vibezen.metrics.histogram import MAX_RELATIVE_ERROR
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import overflow_key
+from vibezen.metrics.settings import Aggregation, Streams, Width
 from vibezen.metrics.steps import Plan
 from vibezen.metrics.window_reader import Fetched, fetch_totals
 

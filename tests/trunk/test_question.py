@@ -4,10 +4,10 @@ from itertools import pairwise
 import pytest
 
 from tests.support.serving import NOW
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.question import Question, parse_question, parse_time, parse_zone
+from vibezen.metrics.settings import Settings
 
 HOUR = 3600
 

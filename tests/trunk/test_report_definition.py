@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from vibezen.metrics import config
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter, ConfigError
 from vibezen.metrics.reports import definition, definition_file, library
+from vibezen.metrics.settings import Settings
 
 SETTINGS = Settings()
 SECTION = "{title: Cost, show: figures, numbers: [{metric: cost}]}"

@@ -20,11 +20,12 @@ from tests.support.servers import free_port
 from tests.support.stores import Store
 from vibezen.metrics import MetricsReporter, MetricsStorage
 from vibezen.metrics.catalogue import BUILT_IN
-from vibezen.metrics.config import Settings, load
+from vibezen.metrics.config import load
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event import Event
 from vibezen.metrics.producers.simulator import events as simulated
 from vibezen.metrics.reports import library, savings
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.window_reader import DEFAULT_AGGREGATE
 
 DAY: Final = 86_400

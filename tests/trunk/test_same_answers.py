@@ -28,6 +28,7 @@ from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.question import parse_question
 from vibezen.metrics.search import Found, parse_search, search
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.summary import parse_summary, summary
 
 MIDNIGHT: Final = 1_764_028_800
@@ -198,7 +199,7 @@ def reader_of(folder: Path, form: Form, waves: Waves) -> EventReader:
     return reader
 
 
-def settings_with(labels: Sequence[str]) -> config.Settings:
+def settings_with(labels: Sequence[str]) -> Settings:
     return replace(SETTINGS, aggregation=replace(SETTINGS.aggregation, labels=tuple(labels)))
 
 
@@ -218,7 +219,7 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
     return asked
 
 
-def ask(reader: EventReader, asked: Mapping[str, Any], ours: config.Settings = SETTINGS) -> History:
+def ask(reader: EventReader, asked: Mapping[str, Any], ours: Settings = SETTINGS) -> History:
     return anyio.run(history, Gatherer(reader, None, Keys(), ours), parse_question(asked, ours, NOW), NOW)
 
 
@@ -424,9 +425,7 @@ def inventory_of(reader: EventReader) -> dict[str, tuple[Any, ...]]:
     }
 
 
-async def summarise(
-    reader: EventReader, asked: Mapping[str, Any], ours: config.Settings = SETTINGS
-) -> dict[str, list[Any]]:
+async def summarise(reader: EventReader, asked: Mapping[str, Any], ours: Settings = SETTINGS) -> dict[str, list[Any]]:
     told = await summary(Gatherer(reader, None, Keys(), ours), parse_summary(asked, ours, NOW), NOW)
     return {
         metric: [getattr(numbers, name) for name in numbers.__struct_fields__ if is_number(getattr(numbers, name))]

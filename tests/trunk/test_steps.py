@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vibezen.metrics.config import Aggregation, Width
+from vibezen.metrics.settings import Aggregation, Width
 from vibezen.metrics.steps import AUTO_POINTS, MAX_POINTS, WEEK, Plan, plan
 from vibezen.metrics.zone import Zone, zone_of
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vibezen.metrics.catalogue import Kind
-from vibezen.metrics.config import Aggregation
 from vibezen.metrics.connection import connect_async
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.series import overflow_key, series_key
+from vibezen.metrics.settings import Aggregation
 from vibezen.metrics.window import Window, from_blob, merged, to_blob, window_of
 from vibezen.metrics.window_reader import (
     AGGREGATES,

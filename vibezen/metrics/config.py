@@ -7,21 +7,17 @@ one line that names file, key, value and what was expected; nothing starts half-
 import os
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 import yaml
-from msgspec import Meta
 
-from vibezen.metrics.catalogue import Catalogue, MetricSpec
 from vibezen.metrics.errors import ConfigError
-from vibezen.metrics.event import MAX_BATCH_EVENTS, MIN_SAMPLE_RATE, is_name
-from vibezen.metrics.keys import DEFAULT_PREFIX
+from vibezen.metrics.event import MAX_BATCH_EVENTS, is_name
 from vibezen.metrics.origin import ORIGIN_RULE, is_origin
-from vibezen.metrics.series import DEFAULT_LABELS
+from vibezen.metrics.settings import Settings
 
 FILE_NAME: Final = "vibezen.yaml"
 ENVIRONMENT_PREFIX: Final = "VIBEZEN_METRICS__"
@@ -30,190 +26,6 @@ DEMO_VARIABLE: Final = "VIBEZEN_METRICS_DEMO"
 STORAGE_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "STORAGE_DIR"
 SPOOL_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "SPOOL__DIR"
 REPORTS_DIR_VARIABLE: Final = ENVIRONMENT_PREFIX + "REPORTS__DIR"
-
-STREAM_BYTES: Final = 512 * 1024 * 1024
-"""Some 3 million events: what a group that stands still for minutes under load leaves behind."""
-
-Positive = Annotated[float, Meta(gt=0, le=1e9)]  # bounded, since waiting for `.inf` seconds is an error
-Share = Annotated[float, Meta(ge=0, le=1)]
-Rate = Annotated[float, Meta(ge=MIN_SAMPLE_RATE, le=1)]
-Count = Annotated[int, Meta(ge=1)]
-Port = Annotated[int, Meta(ge=1, le=65535)]
-
-
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of the file. Unknown keys are errors, since a misspelt one would silently do nothing."""
-
-
-class Dashboard(_Section, frozen=True):
-    """Where the API and the page are served. `enabled` switches the page, not the API."""
-
-    enabled: bool = True
-    host: str = "127.0.0.1"
-    port: Port = 8080
-
-
-class Gateway(_Section, frozen=True):
-    """Where events are taken in over HTTP. `origins`: web pages that may send some, as browsers name them."""
-
-    host: str = "127.0.0.1"
-    port: Port = 4318
-    origins: tuple[str, ...] = ()
-
-
-class Collection(_Section, frozen=True):
-    """Switches for the three families of metrics; learning = quality, practice = performance."""
-
-    system_metrics: bool = True
-    learning_metrics: bool = True
-    practice_metrics: bool = True
-
-
-class Alerts(_Section, frozen=True):
-    error_rate_threshold: Share = 0.05
-    response_time_threshold_ms: Positive = 1000.0
-    cache_hit_rate_threshold: Share = 0.7
-
-
-class Durability(StrEnum):
-    """When an event counts as safe. `spool`, `server` and `replica` keep on disk what the server does not take."""
-
-    MEMORY = "memory"
-    """Once the server has it; until then in memory alone."""
-    SPOOL = "spool"
-    """Once it is on this machine's disk: each call is written there before it is sent."""
-    SERVER = "server"
-    """Once the server has it."""
-    REPLICA = "replica"
-    """Once the server and `replicas` of its replicas have it."""
-
-
-class Spool(_Section, frozen=True):
-    """Calls the server did not take, on disk. `dir`: None is `spool` in the storage folder. `max_bytes`: of all
-    producers with the same folder together; beyond it a producer's oldest calls are dropped, and counted."""
-
-    dir: Path | None = None
-    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 256 * 1024 * 1024
-
-
-class Redis(_Section, frozen=True):
-    """`url`: see address.py. None: a running `up`, else redis://127.0.0.1:6379."""
-
-    url: str | None = None
-    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")] = DEFAULT_PREFIX
-
-
-class Streams(_Section, frozen=True):
-    """`max_bytes`: memory one shard's stream may take before it refuses more; the archiver's setting holds for all."""
-
-    shards: Annotated[int, Meta(ge=1, le=1024)] = 1
-    max_bytes: Annotated[int, Meta(ge=65_536)] = STREAM_BYTES
-
-
-class Width(_Section, frozen=True):
-    """Windows of `seconds`, kept for `keep_seconds` after their end."""
-
-    seconds: Count
-    keep_seconds: Count
-
-
-class Aggregation(_Section, frozen=True):
-    """`labels`: metadata keys that series are made of. `max_series`: per metric and window, then they fold into one."""
-
-    labels: tuple[str, ...] = DEFAULT_LABELS
-    widths: tuple[Width, ...] = (Width(seconds=10, keep_seconds=7200), Width(seconds=60, keep_seconds=93_600))
-    max_series: Count = 1000
-    commit_interval_seconds: Positive = 1.0
-    commit_series: Count = 5000
-
-
-class Archive(_Section, frozen=True):
-    """When segments are committed and rolled."""
-
-    commit_interval_seconds: Positive = 0.2
-    segment_bytes: Annotated[int, Meta(ge=1024)] = 64 * 1024 * 1024
-    segment_age_seconds: Positive = 900.0
-    max_open_segments: Annotated[int, Meta(ge=1, le=1024)] = 64
-
-
-class Compaction(_Section, frozen=True):
-    """When closed hours become Parquet files. `after_seconds`: since the end of the hour, and since its last arrival;
-    `level`: of zstd; `merge_days`: whether closed days become one file; `grace_seconds`: how long what a newer file
-    replaces is kept for those who still read it."""
-
-    after_seconds: Positive = 3600.0
-    level: Annotated[int, Meta(ge=1, le=22)] = 9
-    merge_days: bool = True
-    rollups: bool = True
-    grace_seconds: Positive = 300.0
-
-
-class External(_Section, frozen=True):
-    """Where closed days go for long-term storage: `url` as fsspec knows it, `file:///mnt/archive`, `s3://bucket/folder`;
-    None keeps them here. `after_days`: their age."""
-
-    url: str | None = None
-    after_days: Count = 7
-
-
-class Queries(_Section, frozen=True):
-    """Questions about the past. `seconds`: after which one is given up. `cache_bytes`: of answers that cannot change
-    any more, kept in each process of the API."""
-
-    seconds: Positive = 30.0
-    cache_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024
-
-
-class Reports(_Section, frozen=True):
-    """`dir`: a folder with definitions of reports, one YAML file each; None: the built-in ones alone."""
-
-    dir: Path | None = None
-
-
-class Settings(_Section, frozen=True):
-    """All of `vibezen.metrics`. Times are seconds unless a name says otherwise.
-
-    `buffer_size`: events that trigger a flush. `buffer_max_events`: the bound; beyond it the oldest are dropped and
-    counted. `replicas`: how many `durability: replica` waits for. `source`: the file read, None without one.
-    """
-
-    enabled: bool = True
-    storage_dir: Path = Path("metrics_data")
-    buffer_size: Count = 100
-    buffer_max_events: Count = 100_000
-    flush_interval_seconds: Positive = 1.0
-    durability: Durability = Durability.SERVER
-    replicas: Annotated[int, Meta(ge=1, le=100)] = 1
-    spool: Spool = Spool()
-    retention_days: Count = 30
-    retention_bytes: Count | None = None
-    dashboard: Dashboard = Dashboard()
-    gateway: Gateway = Gateway()
-    collection: Collection = Collection()
-    alerts: Alerts = Alerts()
-    redis: Redis = Redis()
-    streams: Streams = Streams()
-    aggregation: Aggregation = Aggregation()
-    archive: Archive = Archive()
-    compaction: Compaction = Compaction()
-    external: External = External()
-    queries: Queries = Queries()
-    reports: Reports = Reports()
-    sampling: dict[str, Rate] = {}
-    metrics: dict[str, MetricSpec] = {}
-    source: Path | None = None
-
-    def catalogue(self) -> Catalogue:
-        return Catalogue(self.metrics)
-
-    @property
-    def replicas_asked(self) -> int:
-        """How many replicas must have an event before it is safe; 0 for any `durability` but `replica`."""
-        return self.replicas if self.durability is Durability.REPLICA else 0
-
-    @property
-    def spool_dir(self) -> Path:
-        return self.spool.dir or self.storage_dir / "spool"
 
 
 def load(

@@ -29,8 +29,8 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from vibezen.metrics.address import CLUSTER, SENTINEL, Address, parse_address
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import ConfigError, ServerUnavailable, ServerUnsuitable
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.slots import by_slot
 
 DEFAULT_URL: Final = "redis://127.0.0.1:6379"

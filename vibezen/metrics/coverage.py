@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 
 from vibezen.metrics.batch import EntryId, id_order, id_time
 from vibezen.metrics.clock import HOUR
-from vibezen.metrics.config import Aggregation, Width
 from vibezen.metrics.event import MAX_AHEAD
 from vibezen.metrics.keys import AGGREGATE, ARCHIVE, Keys
+from vibezen.metrics.settings import Aggregation, Width
 from vibezen.metrics.window_reader import shard_count
 
 CAUGHT_UP: Final = 5.0

@@ -20,7 +20,6 @@ from vibezen.metrics import rollup_reader
 from vibezen.metrics.catalogue import Catalogue, Kind
 from vibezen.metrics.clock import HOUR, Clock, wall
 from vibezen.metrics.committed import hours_of
-from vibezen.metrics.config import Settings
 from vibezen.metrics.coverage import Coverage, Standing, standings
 from vibezen.metrics.errors import BadParameter, MetricsError, StoreError
 from vibezen.metrics.event import MAX_AHEAD
@@ -30,6 +29,7 @@ from vibezen.metrics.keys import Keys
 from vibezen.metrics.rollup_reader import Rollup, RollupFiles
 from vibezen.metrics.rollups import WIDTH
 from vibezen.metrics.series import OVERFLOW, PRODUCER, parse_series, series_key
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.snapshot import Files, Snapshot
 from vibezen.metrics.window import from_blob
 from vibezen.metrics.window_reader import HISTOGRAM, QUANTILES, Fetched, fetch, fetch_totals

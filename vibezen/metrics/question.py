@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from vibezen.metrics.clock import DAY
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event import MIN_TS, is_name
 from vibezen.metrics.event_sql import Condition
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.steps import Plan, plan
 from vibezen.metrics.window_reader import AGGREGATES, DEFAULT_AGGREGATE
 from vibezen.metrics.zone import UTC_ZONE, Zone, zone_of

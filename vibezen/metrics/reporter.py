@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from vibezen.metrics import connection
 from vibezen.metrics.asking import answered
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Settings, load
+from vibezen.metrics.config import load
 from vibezen.metrics.event_reader import EventReader
 from vibezen.metrics.export import Exporter, exported, parse_export
 from vibezen.metrics.export_format import Format
@@ -20,6 +20,7 @@ from vibezen.metrics.keys import Keys
 from vibezen.metrics.reports.asking import parse_report, report
 from vibezen.metrics.reports.rendering import format_of
 from vibezen.metrics.reports.report import Report
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.storage import MetricsStorage, check_same_store
 
 WEEKLY = "weekly_summary"

@@ -12,9 +12,9 @@ import msgspec
 from anyio import to_thread
 
 from vibezen.metrics.committed import hours_of
-from vibezen.metrics.config import Settings
 from vibezen.metrics.event import MAX_AHEAD
 from vibezen.metrics.event_reader import EventReader
+from vibezen.metrics.settings import Settings
 
 _VERSION: Final = 1
 """Of what answers hold; a new one makes every answer another."""

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from vibezen.metrics.clock import DAY
-from vibezen.metrics.config import Width
+from vibezen.metrics.settings import Width
 from vibezen.metrics.zone import UTC_ZONE, Zone
 
 MAX_POINTS: Final = 1500

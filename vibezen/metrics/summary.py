@@ -6,12 +6,12 @@ import msgspec
 
 from vibezen.metrics.catalogue import Kind, MetricSpec
 from vibezen.metrics.clock import HOUR, floor_to
-from vibezen.metrics.config import Settings
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.gathering import Asked, Gathered, Gatherer, Source
 from vibezen.metrics.history import aggregates_of
 from vibezen.metrics.metric_numbers import SHOWN, MetricNumbers, told
 from vibezen.metrics.question import Parameters, parse_metric, parse_range, parse_switch, parse_where, single
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.window_reader import Number
 
 PARAMETERS: Final = ("metric", "from", "to", "tz", "where", "exact")

@@ -21,7 +21,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from vibezen.metrics.clock import monotonic
-from vibezen.metrics.config import DEMO_VARIABLE, ENVIRONMENT_PREFIX, Settings
+from vibezen.metrics.config import DEMO_VARIABLE, ENVIRONMENT_PREFIX
 from vibezen.metrics.connection import (
     UNREACHABLE,
     Endpoint,
@@ -38,6 +38,7 @@ from vibezen.metrics.layout import FILE_MODE, Layout, publish
 from vibezen.metrics.processes import Tree
 from vibezen.metrics.serving.access import access_for, page_url
 from vibezen.metrics.serving.listener import listen
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.storage import check_same_store
 
 DEMO_FOLDER: Final = "metrics_demo"

@@ -8,7 +8,7 @@ import typer
 
 from vibezen.metrics.commands.options import Config, RedisUrl, StorageDir, load_settings
 from vibezen.metrics.commands.process import log_to_stderr, stop_event
-from vibezen.metrics.config import Settings
+from vibezen.metrics.settings import Settings
 
 
 class Group(StrEnum):

@@ -12,9 +12,9 @@ from vibezen.metrics.commands.process import stop_event
 from vibezen.metrics.errors import MetricsError
 
 if TYPE_CHECKING:
-    from vibezen.metrics.config import Settings
     from vibezen.metrics.producers.importer_mapping import Mapping
     from vibezen.metrics.producers.importer_order import Order
+    from vibezen.metrics.settings import Settings
 
 
 class Format(StrEnum):

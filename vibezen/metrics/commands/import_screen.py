@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vibezen.metrics.clock import iso, monotonic, wall
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import redis_url, running_endpoint
 from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.producers.importer_report import Balance
 from vibezen.metrics.producers.importer_source import Source
+from vibezen.metrics.settings import Settings
 
 LINE_EVERY: Final = 10.0
 """Seconds between two lines of progress where there is no terminal."""

@@ -9,7 +9,7 @@ import typer
 from vibezen.metrics.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from vibezen.metrics.config import Settings
+    from vibezen.metrics.settings import Settings
 
 Config = Annotated[
     Path | None,

@@ -8,10 +8,10 @@ from vibezen.metrics.commands.options import Config, RedisUrl, StorageDir, load_
 from vibezen.metrics.errors import MetricsError
 
 if TYPE_CHECKING:
-    from vibezen.metrics.config import Settings
     from vibezen.metrics.history import History
     from vibezen.metrics.layout import Layout
     from vibezen.metrics.question import Parameters
+    from vibezen.metrics.settings import Settings
 
 Since = Annotated[
     str,

@@ -12,8 +12,8 @@ from vibezen.metrics.commands.query import see_the_store
 from vibezen.metrics.errors import BadParameter
 
 if TYPE_CHECKING:
-    from vibezen.metrics.config import Settings
     from vibezen.metrics.reports.rendering import Format
+    from vibezen.metrics.settings import Settings
 
 
 def report(

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.text import Text
 
 from vibezen.metrics.commands.version import installed_version
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import redacted
 from vibezen.metrics.serving.access import page_url
+from vibezen.metrics.settings import Settings
 
 STYLES: Final = {
     **{"archive": "blue", "aggregate": "magenta", "compact": "yellow", "api": "green", "gateway": "cyan"},

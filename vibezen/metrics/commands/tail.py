@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from vibezen.metrics.batch import EntryId
-    from vibezen.metrics.config import Settings
     from vibezen.metrics.keys import Keys
+    from vibezen.metrics.settings import Settings
 
 
 def tail(

@@ -10,8 +10,8 @@ from vibezen.metrics.commands.options import Config, RedisUrl, StorageDir, load_
 from vibezen.metrics.errors import BadParameter, ServerUnavailable
 
 if TYPE_CHECKING:
-    from vibezen.metrics.config import Settings
     from vibezen.metrics.doctor import Finding
+    from vibezen.metrics.settings import Settings
     from vibezen.metrics.verify import Progress
 
 

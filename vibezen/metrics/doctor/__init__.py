@@ -10,12 +10,12 @@ from contextlib import closing
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from vibezen.metrics.clock import Clock, wall
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import connect, redacted, redis_url
 from vibezen.metrics.doctor import compactor, pipeline, ports, program, server, store
 from vibezen.metrics.doctor.finding import Finding, Status, fail, ok, unknown
 from vibezen.metrics.errors import ConfigError
 from vibezen.metrics.keys import Keys
+from vibezen.metrics.settings import Settings
 
 __all__ = ["Finding", "Status", "examine"]
 

@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import Endpoint, endpoint_file, redacted
 from vibezen.metrics.doctor.finding import Finding, ok, warn
 from vibezen.metrics.embedded import find_program
 from vibezen.metrics.errors import MissingExtra
+from vibezen.metrics.settings import Settings
 
 EXTRAS: Final = {
     "server": ("starlette", "uvicorn", "sse_starlette", "websockets", "duckdb", "fsspec"),

@@ -5,7 +5,6 @@ from typing import Final
 
 import msgspec
 
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.question import Parameters, parse_switch, single
@@ -14,6 +13,7 @@ from vibezen.metrics.reports.building import build
 from vibezen.metrics.reports.definition import Definition
 from vibezen.metrics.reports.period import Period, parse_period
 from vibezen.metrics.reports.report import Report
+from vibezen.metrics.settings import Settings
 
 PARAMETERS: Final = ("type", "period", "tz", "to", "exact", "format")
 

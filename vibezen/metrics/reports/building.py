@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-from vibezen.metrics.config import Settings
 from vibezen.metrics.gathering import Gatherer, Group
 from vibezen.metrics.reports import axis, definition, savings, words
 from vibezen.metrics.reports.axis import Axis
@@ -12,6 +11,7 @@ from vibezen.metrics.reports.definition import GROUPED, Definition, Number, Show
 from vibezen.metrics.reports.numbers import Numbers, Place
 from vibezen.metrics.reports.period import Period
 from vibezen.metrics.reports.report import Changes, Chart, DayRow, Days, Figure, Line, Report, Row, Section, Span, Table
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.window_reader import Number as Value
 
 MAX_NAMED: Final = 5

@@ -7,11 +7,11 @@ import msgspec
 from msgspec import Meta
 
 from vibezen.metrics.catalogue import Better
-from vibezen.metrics.config import Settings
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.question import parse_where
 from vibezen.metrics.reports import savings
 from vibezen.metrics.reports.units import unit_of
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.window_reader import AGGREGATES, DEFAULT_AGGREGATE, HISTOGRAM
 
 MAX_SECTIONS: Final = 50

@@ -12,7 +12,6 @@ import msgspec
 import yaml
 
 from vibezen.metrics.catalogue import Better
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter, ConfigError
 from vibezen.metrics.event import is_name
 from vibezen.metrics.question import MAX_GROUP_KEYS
@@ -32,6 +31,7 @@ from vibezen.metrics.reports.definition import (
     numbers,
     several,
 )
+from vibezen.metrics.settings import Settings
 
 MAX_BYTES: Final = 256 * 1024
 """Of a definition's file: the largest built-in one has 5 KB."""

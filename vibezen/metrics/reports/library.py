@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 from typing import Final
 
-from vibezen.metrics.config import Settings
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.reports import definition_file
 from vibezen.metrics.reports.definition import Definition
+from vibezen.metrics.settings import Settings
 
 BUILT_IN: Final = Path(__file__).resolve().parent / "types"
 SUFFIXES: Final = (".yaml", ".yml")

@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Final
 
 from vibezen.metrics.catalogue import Better, Catalogue, Family, Kind, MetricSpec
-from vibezen.metrics.config import Settings
 from vibezen.metrics.event_sql import Condition
+from vibezen.metrics.settings import Settings
 
 METRIC: Final = "vibezen.cache_savings"
 """What a definition asks for as if it were a metric; names that begin so are ours."""

@@ -11,12 +11,12 @@ import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
-from vibezen.metrics.config import Settings
 from vibezen.metrics.connection import check_server, connect, redacted, redis_url
 from vibezen.metrics.doctor.finding import Finding, fail, unknown
 from vibezen.metrics.errors import ServerError, StoreError, StoreMismatch
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.settings import Settings
 from vibezen.metrics.storage import check_same_store
 from vibezen.metrics.verify import books, files, windows
 from vibezen.metrics.verify.segments import Progress

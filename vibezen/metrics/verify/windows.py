@@ -15,7 +15,6 @@ from redis import Redis
 
 from vibezen.metrics.batch import id_order
 from vibezen.metrics.clock import HOUR, floor_to, iso
-from vibezen.metrics.config import Settings, Width
 from vibezen.metrics.coverage import Coverage, Standing, shape_of, standing_of
 from vibezen.metrics.doctor.finding import Finding, fail, ok, unknown
 from vibezen.metrics.errors import MetricsError, StoreError
@@ -24,6 +23,7 @@ from vibezen.metrics.event_reader import FilesChanged
 from vibezen.metrics.keys import GROUPS, Keys
 from vibezen.metrics.layout import Layout
 from vibezen.metrics.series import OVERFLOW, PRODUCER, SeriesKey, SeriesTable, metric_of, parse_series, series_key
+from vibezen.metrics.settings import Settings, Width
 from vibezen.metrics.shard_events import ShardEvents
 from vibezen.metrics.verify.sums import add_up, coarser, difference
 from vibezen.metrics.window import Window, from_blob, merged
