@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -14,15 +14,22 @@ from starlette.websockets import WebSocket
 
 from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.api.login import login_routes
-from vibezen.metrics.api.reports import report_route
+from vibezen.metrics.api.pipeline import Pipeline
+from vibezen.metrics.api.realtime import Realtime
+from vibezen.metrics.api.reports import report_operation
 from vibezen.metrics.api.site import Site
 from vibezen.metrics.api.socket import live_socket
 from vibezen.metrics.api.stream import LiveResponse, live_stream
 from vibezen.metrics.api.watching import SampleResponse, is_live, parse_watch
+from vibezen.metrics.history import History
+from vibezen.metrics.inventory import Inventory
+from vibezen.metrics.search import Events
 from vibezen.metrics.serving.access import Access, Guard
 from vibezen.metrics.serving.answers import Health, answer
 from vibezen.metrics.serving.errors import HANDLERS, ApiError, error_response
+from vibezen.metrics.serving.operation import Answer, Handler, Operation, Scope
 from vibezen.metrics.settled import KeptAnswers
+from vibezen.metrics.summary import Summary
 
 if TYPE_CHECKING:
     from vibezen.metrics.api.web import MetricsDashboard
@@ -39,14 +46,22 @@ def asked(request: Request) -> dict[str, list[str]]:
 def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
     """The application; the dashboard is opened and closed by whoever serves it."""
     return Starlette(
-        routes=[*_api_routes(dashboard), *login_routes(access), _unknown_api(), _site(dashboard)],
+        routes=[
+            *(operation.route() for operation in operations(dashboard)),
+            _live_socket(dashboard),
+            *login_routes(access),
+            _unknown_api(),
+            _site(dashboard),
+        ],
         middleware=[Middleware(Guard, access)],
         exception_handlers=HANDLERS,
         max_body_size=MAX_BODY,
     )
 
 
-def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
+def operations(dashboard: MetricsDashboard) -> list[Operation]:
+    """All that is answered over HTTP, but for the page and the login."""
+
     async def realtime(request: Request) -> Response:
         return answer(dashboard.realtime())
 
@@ -76,12 +91,6 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
     async def stream(request: Request) -> LiveResponse:
         return await live_stream(request, dashboard.hub)
 
-    async def socket(websocket: WebSocket) -> None:
-        try:
-            await live_socket(websocket, dashboard.hub)
-        except ApiError as error:  # full, or closing: said before the connection is accepted
-            await websocket.send_denial_response(error_response(error))
-
     async def healthz(request: Request) -> Response:
         return answer(Health("ok"))
 
@@ -89,20 +98,32 @@ def _api_routes(dashboard: MetricsDashboard) -> list[BaseRoute]:
         reasons = await dashboard.troubles()
         return answer(Health("not ready", reasons), 503) if reasons else answer(Health("ready"))
 
+    def told(path: str, handler: Handler, summary: str, type_: Any, *, scope: Scope | None = Scope.READ) -> Operation:
+        return Operation(path, handler, summary, {200: Answer(summary, type_)}, scope=scope)
+
     return [
-        Route("/api/metrics/realtime", realtime),
-        Route("/api/metrics/history", history),
-        Route("/api/metrics/summary", summary),
-        Route("/api/metrics/export", export),
-        report_route(dashboard, kept),
-        Route("/api/catalogue", catalogue),
-        Route("/api/events", events),
-        Route("/api/pipeline", pipeline),
-        Route("/api/stream", stream),
-        WebSocketRoute("/ws", socket),
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
+        told("/api/metrics/realtime", realtime, "Every metric now", Realtime),
+        told("/api/metrics/history", history, "One metric over time", History),
+        told("/api/metrics/summary", summary, "Every metric over a range, against the range before", Summary),
+        told("/api/metrics/export", export, "Events as a file", None),
+        report_operation(dashboard, kept),
+        told("/api/catalogue", catalogue, "Metrics with unit, kind, labels and their values", Inventory),
+        told("/api/events", events, "Single events, or a live sample of them", Events),
+        told("/api/pipeline", pipeline, "Shards, groups, owners, lag, the books, the store, the server", Pipeline),
+        told("/api/stream", stream, "The live feed as server-sent events", None),
+        told("/healthz", healthz, "Whether the process lives", Health, scope=None),
+        told("/readyz", readyz, "Whether it can answer, and events can be stored", Health, scope=None),
     ]
+
+
+def _live_socket(dashboard: MetricsDashboard) -> BaseRoute:
+    async def socket(websocket: WebSocket) -> None:
+        try:
+            await live_socket(websocket, dashboard.hub)
+        except ApiError as error:  # full, or closing: said before the connection is accepted
+            await websocket.send_denial_response(error_response(error))
+
+    return WebSocketRoute("/ws", socket)
 
 
 def _unknown_api() -> BaseRoute:

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.reports.as_html import policy_of
 from vibezen.metrics.reports.rendering import file_name, format_of
+from vibezen.metrics.reports.report import Report
+from vibezen.metrics.serving.operation import Answer, Operation
 from vibezen.metrics.settled import KeptAnswers
 
 if TYPE_CHECKING:
     from vibezen.metrics.api.web import MetricsDashboard
 
 
-def report_route(dashboard: MetricsDashboard, kept: KeptAnswers) -> BaseRoute:
+def report_operation(dashboard: MetricsDashboard, kept: KeptAnswers) -> Operation:
     async def report(request: Request) -> Response:
         parameters = {name: request.query_params.getlist(name) for name in request.query_params}
         chosen = format_of((parameters.get("format") or ["json"])[0] or "json")
@@ -37,4 +38,4 @@ def report_route(dashboard: MetricsDashboard, kept: KeptAnswers) -> BaseRoute:
             headers["content-security-policy"] = f"{policy_of(text)}; frame-ancestors 'none'"
         return Response(text, headers=headers, media_type=chosen.media_type)
 
-    return Route("/api/metrics/report", report)
+    return Operation("/api/metrics/report", report, "A report about a period", {200: Answer("The report", Report)})
