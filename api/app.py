@@ -13,20 +13,23 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from vibezen.metrics.api.answering import respond, while_connected
-from vibezen.metrics.api.login import login_routes
+from vibezen.metrics.api.login import OPEN, login_routes
 from vibezen.metrics.api.pipeline import Pipeline
 from vibezen.metrics.api.realtime import Realtime
 from vibezen.metrics.api.reports import report_operation
 from vibezen.metrics.api.site import Site
 from vibezen.metrics.api.socket import live_socket
 from vibezen.metrics.api.stream import LiveResponse, live_stream
+from vibezen.metrics.api.tickets import ticket_operation
 from vibezen.metrics.api.watching import SampleResponse, is_live, parse_watch
 from vibezen.metrics.history import History
 from vibezen.metrics.inventory import Inventory
 from vibezen.metrics.search import Events
-from vibezen.metrics.serving.access import Access, Guard
+from vibezen.metrics.serving.access import Access
 from vibezen.metrics.serving.answers import Health, answer
+from vibezen.metrics.serving.doors import PROBES, Doors
 from vibezen.metrics.serving.errors import HANDLERS, ApiError, error_response
+from vibezen.metrics.serving.guard import Guard
 from vibezen.metrics.serving.operation import Answer, Handler, Operation, Scope
 from vibezen.metrics.settled import KeptAnswers
 from vibezen.metrics.summary import Summary
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 MAX_BODY: Final = 64 * 1024
 """Bytes: no route here takes more than a token."""
+LIVE: Final = ("/api/stream", "/api/replay")
+"""Answers that stay open, so that their number is bounded."""
 
 
 def asked(request: Request) -> dict[str, list[str]]:
@@ -45,15 +50,17 @@ def asked(request: Request) -> dict[str, list[str]]:
 
 def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
     """The application; the dashboard is opened and closed by whoever serves it."""
+    answered = operations(dashboard)
+    doors = Doors(Scope.READ, answered, {**PROBES, **OPEN}, LIVE)
     return Starlette(
         routes=[
-            *(operation.route() for operation in operations(dashboard)),
+            *(operation.route() for operation in answered),
             _live_socket(dashboard),
             *login_routes(access),
             _unknown_api(),
             _site(dashboard),
         ],
-        middleware=[Middleware(Guard, access)],
+        middleware=[Middleware(Guard, access, doors, redeem=dashboard.tickets.redeem)],
         exception_handlers=HANDLERS,
         max_body_size=MAX_BODY,
     )
@@ -111,6 +118,7 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
         told("/api/events", events, "Single events, or a live sample of them", Events),
         told("/api/pipeline", pipeline, "Shards, groups, owners, lag, the books, the store, the server", Pipeline),
         told("/api/stream", stream, "The live feed as server-sent events", None),
+        ticket_operation(dashboard.tickets),
         told("/healthz", healthz, "Whether the process lives", Health, scope=None),
         told("/readyz", readyz, "Whether it can answer, and events can be stored", Health, scope=None),
     ]

@@ -1,5 +1,5 @@
-"""The login page: takes the token out of the link's fragment, which no server and no log ever sees, and makes it a
-cookie. The page `/` sends those here who have none."""
+"""The login page: takes the token out of the link's fragment, which no server and no log ever sees, and makes a session
+of it, kept as a cookie. The page `/` sends those here who have none."""
 
 from typing import Final
 
@@ -7,8 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from vibezen.metrics.serving.access import Access
-from vibezen.metrics.serving.errors import ApiError
+from vibezen.metrics.clock import wall
+from vibezen.metrics.serving.access import Access, check_scope, cookie_name
+from vibezen.metrics.serving.guard import client_address, is_secure
+from vibezen.metrics.serving.operation import Scope
+from vibezen.metrics.serving.sessions import session
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -50,12 +53,13 @@ addEventListener("hashchange", fromLink);
 fromLink();
 """
 
-COOKIE_SECONDS: Final = 365 * 86_400
+OPEN: Final = dict.fromkeys(("/login", "/login.js", "/logout"))
+"""Paths that ask for no token: nobody could log in otherwise."""
 
 
 def login_routes(access: Access) -> list[BaseRoute]:
     """Empty where no token is needed."""
-    if access.token is None:
+    if access.keyring is None:
         return []
 
     async def page(request: Request) -> Response:
@@ -66,17 +70,31 @@ def login_routes(access: Access) -> list[BaseRoute]:
 
     async def login(request: Request) -> Response:
         token = (await request.body()).decode(errors="replace").strip()
-        if not access.is_token(token):
-            raise ApiError(401, "that is not this server's token")
-        response = Response(status_code=204, headers={"cache-control": "no-store"})
-        secure = request.url.scheme == "https"
-        response.set_cookie(
-            access.cookie, token, max_age=COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure
-        )
-        return response
+        found = access.admit(token, client_address(request.scope))
+        check_scope(found, Scope.READ)
+        return _with_cookie(request, *session(found, wall()))
+
+    async def logout(request: Request) -> Response:
+        return _with_cookie(request, "", 0)
 
     return [
         Route("/login", page),
         Route("/login", login, methods=["POST"]),
         Route("/login.js", script),
+        Route("/logout", logout, methods=["POST"]),
     ]
+
+
+def _with_cookie(request: Request, value: str, seconds: int) -> Response:
+    response = Response(status_code=204, headers={"cache-control": "no-store"})
+    secure = is_secure(request.scope)
+    response.set_cookie(
+        cookie_name(request.headers.get("host"), secure=secure),
+        value,
+        max_age=seconds,
+        path=request.scope.get("root_path") or "/",
+        httponly=True,
+        samesite="strict",
+        secure=secure,
+    )
+    return response

@@ -20,6 +20,7 @@ from vibezen.metrics.api.pipeline import Pipeline, pipeline, troubles
 from vibezen.metrics.api.realtime import Realtime
 from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.api.tail import Tail
+from vibezen.metrics.api.tickets import Tickets
 from vibezen.metrics.api.watching import Watching
 from vibezen.metrics.asking import answered
 from vibezen.metrics.clock import Clock, wall
@@ -46,6 +47,7 @@ from vibezen.metrics.search import Events, parse_search, search
 from vibezen.metrics.serving.access import Access, access_for, page_url
 from vibezen.metrics.serving.errors import Away
 from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, until_asked
+from vibezen.metrics.serving.tls import tls_of
 from vibezen.metrics.settings import Settings
 from vibezen.metrics.settled import Settled
 from vibezen.metrics.storage import MetricsStorage, check_same_store
@@ -84,6 +86,7 @@ class MetricsDashboard:
         self._commands = connect_async(self._url)
         self._reader = connect_async(self._url)
         self.watching = Watching(lambda: connect(self._url), self._keys, self.settings.streams.shards)
+        self.tickets = Tickets(self._commands, self._keys, clock)
         self._histories = asyncio.Semaphore(HISTORIES)
         self.reader = EventReader(storage.layout)
         self._exports = Exports(self.reader)
@@ -238,18 +241,23 @@ class WebDashboard:
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
-        return page_url(self._host, self._port)
+        return page_url(self._host, self._port, secure=self._secure)
 
     @property
     def link(self) -> str:
         """The same, and it logs in where a token is needed. A secret then: for a person's eyes, not for a log."""
-        return page_url(self._host, self._port, self._access.token if self._access else None)
+        token = self._access.token if self._access else None
+        return page_url(self._host, self._port, token, secure=self._secure)
+
+    @property
+    def _secure(self) -> bool:
+        return self._dashboard.settings.dashboard.tls_certificate is not None
 
     async def start(self) -> None:
         """Serve in the running event loop; returns once listening, with the newest numbers read where Redis answers.
 
-        Raises AddressInUse when the port is taken, StoreError when the storage folder cannot be used. That Redis is
-        away is no error: `/readyz` says so until it is back.
+        Raises AddressInUse when the port is taken, ConfigError for a certificate that cannot be used, StoreError when
+        the storage folder cannot be used. That Redis is away is no error: `/readyz` says so until it is back.
         """
         if self._server is not None:
             raise RuntimeError("a dashboard can be started once")
@@ -272,8 +280,15 @@ class WebDashboard:
 
     def _make_server(self, bound: socket.socket) -> Server:
         address, self._port = bound.getsockname()[:2]
-        self._access = access_for(self._host, address, self._port, self._dashboard.storage.path)
-        return Server(build(self._dashboard, self._access), self._dashboard.end_streams, self._dashboard.is_alive)
+        settings = self._dashboard.settings
+        self._access = access = access_for(self._host, address, self._dashboard.storage.path, settings)
+        return Server(
+            build(self._dashboard, access),
+            self._dashboard.end_streams,
+            self._dashboard.is_alive,
+            each_second=access.refresh,
+            tls=tls_of(settings.dashboard.tls_certificate, settings.dashboard.tls_key, "dashboard"),
+        )
 
     async def _run(self, server: Server, bound: socket.socket) -> None:
         async with self._dashboard:

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +17,10 @@ from vibezen.metrics.producers.adopting import Adopting
 from vibezen.metrics.producers.appender import Appender
 from vibezen.metrics.producers.body import Room
 from vibezen.metrics.producers.gateway_app import build
-from vibezen.metrics.serving.access import TOKEN_FILE, Access, access_for, page_url
+from vibezen.metrics.serving.access import Access, access_for, needs_token, page_url
 from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, served, until_asked
+from vibezen.metrics.serving.tls import tls_of
+from vibezen.metrics.serving.tokens import FIRST_FILE
 from vibezen.metrics.settings import Settings
 
 SETTING: Final = "gateway.port or --port"
@@ -49,20 +50,24 @@ async def gateway(settings: Settings, *, port: int | None = None, clock: Clock =
     bound = listen(host, settings.gateway.port if port is None else port, SETTING)
     try:
         address, found = bound.getsockname()[:2]
-        if not ip_address(address).is_loopback:
+        served_by = settings.gateway
+        tls = tls_of(served_by.tls_certificate, served_by.tls_key, "gateway")
+        if needs_token(address, settings, served_by):
             _make_folder(settings.storage_dir)
-        access = access_for(host, address, found, settings.storage_dir, settings.gateway.origins)
+        access = access_for(host, address, settings.storage_dir, settings, section=served_by)
         appender = Appender(settings)
         adopting = Adopting(settings)
     except BaseException:
         bound.close()
         raise
-    server = Server(build(appender, access, clock, Room()), lambda: None, appender.is_alive)
+    server = Server(
+        build(appender, access, clock, Room()), lambda: None, appender.is_alive, each_second=access.refresh, tls=tls
+    )
     appender.start()
     adopting.start()
     try:
         async with served(server, bound) as serving:
-            yield Gateway(page_url(host, found), found, access, serving)
+            yield Gateway(page_url(host, found, secure=tls is not None), found, access, serving)
     finally:
         adopting.ask_stop()
         await asyncio.to_thread(appender.stop, STOP_SECONDS)
@@ -81,7 +86,8 @@ def serve(settings: Settings) -> None:
     """The role: serve until Ctrl-C or SIGTERM. Says on standard output where, once it listens."""
 
     def started(running: Gateway) -> None:
-        token = f", token in {settings.storage_dir / TOKEN_FILE}" if running.access.token else ""
+        asks = running.access.token is not None and settings.auth.token is None
+        token = f", token in {settings.storage_dir / FIRST_FILE}" if asks else ""
         print(f"Gateway: {running.url}/api/events{token}", flush=True)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -17,9 +17,12 @@ from vibezen.metrics.producers.appender import Appender
 from vibezen.metrics.producers.body import Room, read_body
 from vibezen.metrics.producers.idempotency import HEADER, Key, parse_key
 from vibezen.metrics.producers.intake import batches, judge_body
-from vibezen.metrics.serving.access import Access, Guard
+from vibezen.metrics.serving.access import Access
 from vibezen.metrics.serving.answers import Health, answer
+from vibezen.metrics.serving.doors import Doors
 from vibezen.metrics.serving.errors import HANDLERS, Detail
+from vibezen.metrics.serving.guard import Guard
+from vibezen.metrics.serving.operation import Scope
 from vibezen.metrics.verdict import Rejected, Verdict
 
 LISTED: Final = 20
@@ -72,7 +75,7 @@ def build(appender: Appender, access: Access, clock: Clock, room: Room) -> Starl
             Route("/healthz", healthz),
             Route("/readyz", readyz),
         ],
-        middleware=[Middleware(Guard, access, login=False)],
+        middleware=[Middleware(Guard, access, Doors(Scope.WRITE), login=False)],
         exception_handlers=HANDLERS,
     )
 

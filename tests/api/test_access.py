@@ -1,21 +1,25 @@
-import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.support.serving import Served, StartDashboard
-from vibezen.metrics.api import web
-from vibezen.metrics.errors import StoreError
-from vibezen.metrics.serving.access import Access, access_for, page_url, token_of
+from vibezen.metrics.serving.access import Access, access_for, cookie_name, page_url
 from vibezen.metrics.serving.errors import ApiError
+from vibezen.metrics.serving.tokens import first_token
+from vibezen.metrics.settings import Auth, Dashboard, Required, Settings
 
 TOKEN = "s3cret-token"
 
 
+def access_of(host: str, bound: str, storage: Path, **settings: Any) -> Access:
+    return access_for(host, bound, storage, Settings(**settings))
+
+
 def test_loopback_is_open_and_knows_only_its_own_names(tmp_path: Path) -> None:
-    access = access_for("127.0.0.1", "127.0.0.1", 8080, tmp_path)
+    access = access_of("127.0.0.1", "127.0.0.1", tmp_path)
     assert access.token is None
     for host in ("localhost:8080", "127.0.0.1:8080", "LOCALHOST", "[::1]:8080"):
         access.check_host(host)
@@ -25,10 +29,16 @@ def test_loopback_is_open_and_knows_only_its_own_names(tmp_path: Path) -> None:
         assert caught.value.status == 400
 
 
+def test_further_names_come_from_the_settings(tmp_path: Path) -> None:
+    access = access_of("127.0.0.1", "127.0.0.1", tmp_path, auth=Auth(hosts=("metrics.example.org",)))
+    access.check_host("Metrics.Example.org:443")
+    with pytest.raises(ApiError):
+        access.check_host("example.org")
+
+
 def test_on_all_addresses_a_token_is_needed_and_any_address_is_a_name(tmp_path: Path) -> None:
-    access = access_for("0.0.0.0", "0.0.0.0", 8080, tmp_path)
-    assert access.token == token_of(tmp_path)
-    assert access.cookie == "vibezen_token_8080"
+    access = access_of("0.0.0.0", "0.0.0.0", tmp_path)
+    assert access.token == first_token(tmp_path)
     for host in ("localhost:8080", "192.168.1.5:8080", "[fe80::1]:8080"):
         access.check_host(host)
     with pytest.raises(ApiError):
@@ -36,7 +46,7 @@ def test_on_all_addresses_a_token_is_needed_and_any_address_is_a_name(tmp_path: 
 
 
 def test_on_one_address_that_address_and_its_name_are_known(tmp_path: Path) -> None:
-    access = access_for("metrics.internal", "10.1.2.3", 8080, tmp_path)
+    access = access_of("metrics.internal", "10.1.2.3", tmp_path)
     assert access.token
     for host in ("metrics.internal:8080", "10.1.2.3:8080", "localhost"):
         access.check_host(host)
@@ -44,42 +54,39 @@ def test_on_one_address_that_address_and_its_name_are_known(tmp_path: Path) -> N
         access.check_host("10.1.2.4:8080")
 
 
-def test_token_is_made_once_long_and_for_its_owner_alone(tmp_path: Path) -> None:
-    token = token_of(tmp_path)
-    assert token_of(tmp_path) == token
-    assert len(token) >= 40
-    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
-
-
-def test_token_in_foreign_letters_is_wrong_and_no_failure() -> None:
-    access = Access(frozenset(), False, TOKEN, "c")
-    assert not access.is_token(TOKEN + "\xe9")
-    assert not access.is_token("")
-    assert access.is_token(TOKEN)
-
-
-def test_token_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("\n")
-    with pytest.raises(StoreError, match="holds no token"):
-        token_of(tmp_path)
-    with pytest.raises(StoreError, match="cannot be read"):
-        token_of(tmp_path / "missing")
+def test_on_loopback_a_token_is_needed_behind_a_proxy_and_when_always(tmp_path: Path) -> None:
+    for settings in (
+        {"dashboard": Dashboard(trusted_proxies=("127.0.0.1",))},
+        {"auth": Auth(required=Required.ALWAYS)},
+    ):
+        assert access_of("127.0.0.1", "127.0.0.1", tmp_path, **settings).token
 
 
 def test_page_has_an_address_that_a_browser_here_can_open() -> None:
     assert page_url("0.0.0.0", 8080) == "http://localhost:8080"
     assert page_url("fe80::1", 80, "t") == "http://[fe80::1]:80/login#token=t"
+    assert page_url("metrics.internal", 443, secure=True) == "https://metrics.internal:443"
+
+
+def test_cookie_carries_the_port_that_the_client_named() -> None:
+    assert cookie_name("localhost:8080", secure=False) == "vibezen_session_8080"
+    assert cookie_name("[::1]:8081", secure=False) == "vibezen_session_8081"
+    assert cookie_name("metrics.example.org", secure=True) == "vibezen_session_443"
+    assert cookie_name("::1]:x", secure=False) == "vibezen_session_80"
 
 
 @pytest.fixture
-def locked(redis_url: str, start_dashboard: StartDashboard, monkeypatch: pytest.MonkeyPatch) -> Served:
+def locked(redis_url: str, start_dashboard: StartDashboard) -> Served:
     """An API that wants a token, though it listens on loopback."""
+    return start_dashboard(redis_url, auth=Auth(token=TOKEN, required=Required.ALWAYS))
 
-    def rules(host: str, bound: str, port: int, storage: Path) -> Access:
-        return Access(frozenset({"127.0.0.1"}), False, TOKEN, f"vibezen_token_{port}")
 
-    monkeypatch.setattr(web, "access_for", rules)
-    return start_dashboard(redis_url)
+def logged_in(served: Served, token: str = TOKEN) -> str:
+    """The session that a login leaves, as a Cookie header."""
+    answer = served.http.post("/login", content=token, headers={"origin": served.url})
+    assert answer.status_code == 204
+    served.http.cookies.clear()
+    return answer.headers["set-cookie"].partition(";")[0]
 
 
 Refuse = Callable[[Served, dict[str, str]], int]
@@ -119,6 +126,11 @@ def test_refusal_is_in_the_shape_of_every_error_and_carries_the_security_headers
         assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["referrer-policy"] == "no-referrer"
+        assert response.headers["x-frame-options"] == "DENY"
+        assert response.headers["cross-origin-resource-policy"] == "same-origin"
+        assert response.headers["cross-origin-opener-policy"] == "same-origin"
+        assert "camera=()" in response.headers["permissions-policy"]
+        assert "strict-transport-security" not in response.headers
         assert "access-control-allow-origin" not in response.headers
 
 
@@ -133,18 +145,21 @@ def test_web_page_of_another_origin_gets_no_socket(served: Served) -> None:
 
 @DOORS
 def test_without_a_valid_token_nothing_is_answered(locked: Served, door: Refuse) -> None:
-    cookie = f"vibezen_token_{locked.port}"
+    session, name = logged_in(locked), f"vibezen_session_{locked.port}"
     assert door(locked, {}) == 401
     assert door(locked, {"authorization": "Bearer wrong"}) == 401
     assert door(locked, {"authorization": f"Basic {TOKEN}"}) == 401
-    assert door(locked, {"cookie": f"{cookie}=wrong"}) == 401
-    assert door(locked, {"cookie": f"vibezen_token_1={TOKEN}"}) == 401
+    assert door(locked, {"cookie": f"{name}=wrong"}) == 401
+    assert door(locked, {"cookie": f"{name}={TOKEN}"}) == 401  # a session is no token, nor the other way round
+    assert door(locked, {"cookie": session.replace(name, "vibezen_session_1")}) == 401
+    assert door(locked, {"cookie": session[:-2]}) == 401
+    assert door(locked, {"authorization": f"Bearer {session.partition('=')[2]}"}) == 401
     assert door(locked, {"authorization": f"Bearer {TOKEN}"}) == 200
-    assert door(locked, {"cookie": f"{cookie}={TOKEN}", "origin": locked.url}) == 200
+    assert door(locked, {"cookie": session, "origin": locked.url}) == 200
 
 
 def test_socket_by_cookie_must_say_where_it_comes_from(locked: Served) -> None:
-    assert connected(locked, {"cookie": f"vibezen_token_{locked.port}={TOKEN}"}) == 403
+    assert connected(locked, {"cookie": logged_in(locked)}) == 403
 
 
 def test_probes_need_no_token(locked: Served) -> None:
@@ -161,15 +176,19 @@ def test_page_without_a_token_leads_to_the_login(locked: Served) -> None:
     assert "hash" in locked.http.get("/login.js").text
 
 
-def test_login_makes_the_token_a_cookie_that_opens_everything(locked: Served) -> None:
+def test_login_leaves_a_session_that_opens_everything_until_logout(locked: Served) -> None:
     assert locked.http.post("/login", content="wrong").status_code == 401
     answer = locked.http.post("/login", content=TOKEN, headers={"origin": locked.url})
     assert answer.status_code == 204
     cookie = answer.headers["set-cookie"]
-    assert cookie.startswith(f"vibezen_token_{locked.port}={TOKEN};")
+    assert cookie.startswith(f"vibezen_session_{locked.port}=")
+    assert TOKEN not in cookie
     for attribute in ("HttpOnly", "SameSite=strict", "Path=/"):
         assert attribute in cookie
     assert locked.http.get("/api/metrics/realtime").status_code == 200
+    assert locked.http.post("/logout", headers={"origin": "https://evil.example"}).status_code == 403
+    assert locked.http.post("/logout").status_code == 204
+    assert locked.http.get("/api/metrics/realtime").status_code == 401
 
 
 def test_login_from_another_web_page_is_refused(locked: Served) -> None:

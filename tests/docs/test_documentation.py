@@ -179,9 +179,9 @@ def full_names(names: list[str]) -> list[str]:
 
 def test_every_route_is_documented_and_no_other(server: Server, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "http-api.md").read_text()
-    told = {path for _, path in re.findall(r"^\| `(GET|WS) (\S+)`", text, re.MULTILINE)}
+    told = {path for _, path in re.findall(r"^\| `(GET|POST|WS) (\S+)`", text, re.MULTILINE)}
     storage = MetricsStorage(tmp_path)
     dashboard = MetricsDashboard(storage, settings=load(redis_url=server.url, environ={}))
-    served = build(dashboard, access_for("127.0.0.1", "127.0.0.1", 8080, tmp_path)).routes
+    served = build(dashboard, access_for("127.0.0.1", "127.0.0.1", tmp_path, Settings())).routes
     paths = {route.path for route in served if not isinstance(route, Mount)}  # type: ignore[attr-defined]
     assert told == paths - {"/api/{rest:path}"}

@@ -10,10 +10,9 @@ from tests.producers.conftest import Arrived
 from tests.support.gateways import PATH, Door, StartGateway, lines
 from tests.support.processes import StartRole
 from tests.support.waiting import WaitUntil
-from vibezen.metrics.producers import gateway as module
-from vibezen.metrics.serving.access import Access, access_for
+from vibezen.metrics.serving.access import access_for
 from vibezen.metrics.serving.errors import ApiError
-from vibezen.metrics.settings import Gateway
+from vibezen.metrics.settings import Auth, Gateway, Required, Settings
 
 TOKEN = "s3cret-token"
 APP = "http://localhost:3000"
@@ -26,14 +25,10 @@ def open_to_app(redis_url: str, start_gateway: StartGateway) -> Door:
 
 
 @pytest.fixture
-def locked(redis_url: str, start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch) -> Door:
+def locked(redis_url: str, start_gateway: StartGateway) -> Door:
     """A gateway that wants a token, though it listens on loopback."""
-
-    def rules(host: str, bound: str, port: int, storage: Path, origins: tuple[str, ...]) -> Access:
-        return Access(frozenset({"127.0.0.1"}), False, TOKEN, f"vibezen_token_{port}", frozenset(origins))
-
-    monkeypatch.setattr(module, "access_for", rules)
-    return start_gateway(redis_url, gateway=Gateway(origins=(APP,)))
+    auth = Auth(token=TOKEN, required=Required.ALWAYS)
+    return start_gateway(redis_url, gateway=Gateway(origins=(APP,)), auth=auth)
 
 
 def refused_unread(door: Door, *headers: str, length: int = 100_000) -> str:
@@ -130,8 +125,8 @@ def test_security_headers_are_on_every_answer(door: Door) -> None:
 
 
 def test_origins_change_nothing_for_who_has_none(tmp_path: Path) -> None:
-    plain = access_for("127.0.0.1", "127.0.0.1", 4318, tmp_path)
-    listed = access_for("127.0.0.1", "127.0.0.1", 4318, tmp_path, [APP])
+    plain = access_for("127.0.0.1", "127.0.0.1", tmp_path, Settings(), section=Gateway())
+    listed = access_for("127.0.0.1", "127.0.0.1", tmp_path, Settings(), section=Gateway(origins=(APP,)))
     for access in (plain, listed):
         access.check_origin(None, "localhost:4318")
         access.check_origin("http://localhost:4318", "localhost:4318")

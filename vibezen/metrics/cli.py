@@ -23,6 +23,7 @@ from vibezen.metrics.commands.report import report
 from vibezen.metrics.commands.simulate import simulate
 from vibezen.metrics.commands.sql import sql
 from vibezen.metrics.commands.tail import tail
+from vibezen.metrics.commands.token import app as token
 from vibezen.metrics.commands.up import up
 from vibezen.metrics.commands.verify import verify
 from vibezen.metrics.commands.version import version
@@ -45,6 +46,7 @@ app.command()(sql)
 app.command()(report)
 app.command()(tail)
 app.add_typer(dead, name="dead")
+app.add_typer(token, name="token")
 app.add_typer(config, name="config")
 app.command()(doctor)
 app.command()(verify)

@@ -6,7 +6,8 @@ one line that names file, key, value and what was expected; nothing starts half-
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -55,9 +56,22 @@ def load(
         reports = msgspec.structs.replace(reports, dir=_based(reports.dir, path, elsewhere, "reports.dir"))
     redis = msgspec.structs.replace(settings.redis, url=redis_url or settings.redis.url)
     settings = msgspec.structs.replace(
-        settings, storage_dir=folder, spool=spool, reports=reports, redis=redis, source=path
+        _with_tls(settings, path, given), storage_dir=folder, spool=spool, reports=reports, redis=redis, source=path
     )
     _check(settings)
+    return settings
+
+
+def _with_tls(settings: Settings, file: Path | None, given: Collection[str]) -> Settings:
+    """Paths of certificates and keys made whole. `given`: the variables of the environment."""
+    for section in ("dashboard", "gateway"):
+        served = getattr(settings, section)
+        for name in ("tls_certificate", "tls_key"):
+            if (path := getattr(served, name)) is not None:
+                elsewhere = f"{ENVIRONMENT_PREFIX}{section}__{name}".upper() in given
+                whole = _based(path, file, elsewhere, f"{section}.{name}")
+                served = msgspec.structs.replace(served, **{name: whole})
+        settings = msgspec.structs.replace(settings, **{section: served})
     return settings
 
 
@@ -162,7 +176,8 @@ def _explain(message: str, tree: Mapping[str, Any], *, strict: bool) -> str:
         elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
             value = value[int(part)]
     key = ".".join(filter(None, ("vibezen.metrics", path)))
-    shown = "***" if path.endswith("url") else repr(value) if not isinstance(value, Mapping | list) else "its value"
+    secret = path.endswith(("url", "auth.token"))
+    shown = "***" if secret else repr(value) if not isinstance(value, Mapping | list) else "its value"
     return f"{key} = {shown}: {reason[:1].lower()}{reason[1:]}"
 
 
@@ -185,9 +200,7 @@ def _check(settings: Settings) -> None:
     for name in (*settings.sampling, *settings.metrics):
         if not is_name(name):
             raise ConfigError(f"{where}: vibezen.metrics: {name!r} is not a metric name")
-    for origin in settings.gateway.origins:
-        if not is_origin(origin):
-            raise ConfigError(f"{where}: vibezen.metrics.gateway.origins = {origin!r}: expected {ORIGIN_RULE}")
+    _check_access(settings, str(where))
     if settings.buffer_max_events < max(settings.buffer_size, MAX_BATCH_EVENTS):
         raise ConfigError(
             f"{where}: vibezen.metrics.buffer_max_events = {settings.buffer_max_events}: expected at least "
@@ -204,6 +217,47 @@ def _check(settings: Settings) -> None:
             )
     if not widths:
         raise ConfigError(f"{where}: vibezen.metrics.aggregation.widths: expected at least one width")
+
+
+OUR_PATHS: Final = frozenset(
+    {"api", "assets", "docs", "healthz", "login", "login.js", "logout", "metrics", "readyz", "ws"}
+)
+"""What a root path may not begin with: behind a proxy that strips it, our own paths would look like it."""
+_ROOT_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._~-]*)*\Z")
+_HOST: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\Z")
+
+
+def _check_access(settings: Settings, where: str) -> None:
+    for key, origins in (("gateway", settings.gateway.origins), ("auth", settings.auth.origins)):
+        for origin in origins:
+            if not is_origin(origin):
+                raise ConfigError(f"{where}: vibezen.metrics.{key}.origins = {origin!r}: expected {ORIGIN_RULE}")
+    for host in settings.auth.hosts:
+        if not _HOST.match(host):
+            rule = "a name in small letters without port, for example 'metrics.example.org'"
+            raise ConfigError(f"{where}: vibezen.metrics.auth.hosts = {host!r}: expected {rule}")
+    root = settings.dashboard.root_path
+    if not _ROOT_PATH.match(root) or OUR_PATHS.intersection(root.split("/")[1:2]):
+        rule = "a path such as '/metrics-ui', without '/' at its end, that begins with none of our own names"
+        raise ConfigError(f"{where}: vibezen.metrics.dashboard.root_path = {root!r}: expected {rule}")
+    for section, served in (("dashboard", settings.dashboard), ("gateway", settings.gateway)):
+        for proxy in served.trusted_proxies:
+            if not _is_network(proxy):
+                rule = "an address or a network, for example '127.0.0.1' or '10.0.0.0/8'"
+                raise ConfigError(f"{where}: vibezen.metrics.{section}.trusted_proxies = {proxy!r}: expected {rule}")
+        if (served.tls_certificate is None) is not (served.tls_key is None):
+            missing = "tls_key" if served.tls_key is None else "tls_certificate"
+            raise ConfigError(
+                f"{where}: vibezen.metrics.{section}.{missing}: expected a file, since the other is given"
+            )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_external(url: str, storage_dir: Path, where: str) -> None:
@@ -223,4 +277,6 @@ def public_view(settings: Settings) -> dict[str, Any]:
     view: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=str)
     if settings.redis.url:
         view["redis"]["url"] = redacted(settings.redis.url)
+    if settings.auth.token:
+        view["auth"]["token"] = "***"  # noqa: S105 - what is shown in its place
     return view

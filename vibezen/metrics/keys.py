@@ -33,6 +33,10 @@ class Keys:
         self.compact_fence = f"{prefix}:{{compact}}:fence"
         self.compact_books = f"{prefix}:{{compact}}:books"  # hash of what the compactor says of itself
 
+    def ticket(self, digest: str) -> str:
+        """Mark of the token that a ticket with this SHA-256 digest was made with; expires by itself."""
+        return f"{self.prefix}:{{live}}:ticket:{digest}"
+
     def members(self, group: str) -> str:
         """Sorted set of the processes that work for `group` (score: last sign of life, server milliseconds)."""
         return f"{self.prefix}:{{meta}}:members:{group}"

@@ -27,19 +27,55 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Dashboard(_Section, frozen=True):
-    """Where the API and the page are served. `enabled` switches the page, not the API."""
+    """Where the API and the page are served. `enabled` switches the page, not the API. `root_path`: the path under
+    which a proxy offers us, `/metrics-ui`. `trusted_proxies`: addresses and networks whose X-Forwarded headers are
+    believed."""
 
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8080
+    root_path: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
 
 
 class Gateway(_Section, frozen=True):
-    """Where events are taken in over HTTP. `origins`: web pages that may send some, as browsers name them."""
+    """Where events are taken in over HTTP. `origins`: web pages that may send some, as browsers name them; the rest as
+    for `Dashboard`."""
 
     host: str = "127.0.0.1"
     port: Port = 4318
     origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+
+class Required(StrEnum):
+    """When a token is asked for."""
+
+    AUTO = "auto"
+    """Beyond this machine: listening on another address than its own, or behind a proxy."""
+    ALWAYS = "always"
+
+
+class Auth(_Section, frozen=True):
+    """Who may ask. `token`: the first token, in place of the one that is made; a secret. `hosts`: further names the
+    servers are known by. `origins`: web pages of elsewhere that may ask the API, as browsers name them."""
+
+    token: Annotated[str, Meta(pattern=r"^[!-~]{16,512}\Z")] | None = None
+    required: Required = Required.AUTO
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+
+class Live(_Section, frozen=True):
+    """The live feed. `max_clients_per_address`: WebSockets and streams that one address may hold open in one process;
+    this machine's own may hold any number."""
+
+    max_clients: Count = 5000
+    max_clients_per_address: Count = 200
 
 
 class Collection(_Section, frozen=True):
@@ -170,6 +206,8 @@ class Settings(_Section, frozen=True):
     retention_bytes: Count | None = None
     dashboard: Dashboard = Dashboard()
     gateway: Gateway = Gateway()
+    auth: Auth = Auth()
+    live: Live = Live()
     collection: Collection = Collection()
     alerts: Alerts = Alerts()
     redis: Redis = Redis()

@@ -38,6 +38,7 @@ from vibezen.metrics.layout import FILE_MODE, Layout, publish
 from vibezen.metrics.processes import Tree
 from vibezen.metrics.serving.access import access_for, page_url
 from vibezen.metrics.serving.listener import listen
+from vibezen.metrics.serving.tls import tls_of
 from vibezen.metrics.settings import Settings
 from vibezen.metrics.storage import check_same_store
 
@@ -83,7 +84,9 @@ def run(settings: Settings, screen: Screen, simulate: Sequence[str] | None = Non
         patience = FREED_SECONDS if earlier_was_killed else 0.0
         bound = check_address(settings.dashboard.host, settings.dashboard.port, patience)
         settings = _with_gateway(settings, patience, demo=demo)
-        token = access_for(settings.dashboard.host, bound, settings.dashboard.port, settings.storage_dir).token
+        for section, served in (("dashboard", settings.dashboard), ("gateway", settings.gateway)):
+            tls_of(served.tls_certificate, served.tls_key, section)
+        token = access_for(settings.dashboard.host, bound, settings.storage_dir, settings).token
         with closing(Tree("up", screen.line)) as tree:
             url = settings.redis.url or _start_server(tree, settings.storage_dir)
             with closing(connect(url)) as client, _stopped_in_order(tree):
@@ -214,7 +217,8 @@ def _endpoint(settings: Settings, url: str, say: Callable[[str], None]) -> Itera
         say(f"programs without a redis.url go on sending to the `up` of {other.storage_dir}; to send here, set {url}")
         yield
         return
-    page = page_url(settings.dashboard.host, settings.dashboard.port)
+    served = settings.dashboard
+    page = page_url(served.host, served.port, secure=served.tls_certificate is not None)
     mine = msgspec.json.encode(Endpoint(url, os.getpid(), str(settings.storage_dir), page))
     file = endpoint_file()
     private_folder(file.parent)

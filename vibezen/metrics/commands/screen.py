@@ -37,10 +37,12 @@ class TerminalScreen:
         title = Text.assemble(
             (f"VIBEZEN Metrics {installed_version()}", "bold"), " - simulated traffic" if demo else ""
         )
-        link = page_url(settings.dashboard.host, settings.dashboard.port, token)
+        served, gateway = settings.dashboard, settings.gateway
+        link = page_url(served.host, served.port, token, secure=served.tls_certificate is not None)
+        sending = page_url(gateway.host, gateway.port, secure=gateway.tls_certificate is not None)
         rows = {
             "Dashboard": Text(link, "bold cyan"),
-            "Gateway": f"{page_url(settings.gateway.host, settings.gateway.port)}/api/events",
+            "Gateway": f"{sending}/api/events",
             "Redis": redacted(server),
             "Store": str(settings.storage_dir),
         }

@@ -36,8 +36,8 @@ def examine(load: Callable[[], Settings], clock: Clock = wall) -> Iterator[Findi
     known = facts[0].store if facts else None
     yield from store.checks(settings.storage_dir, known, asked=facts is not None)
     yield store.external(settings.external.url)
-    yield ports.port("dashboard port", settings.dashboard.host, settings.dashboard.port)
-    yield ports.port("gateway port", settings.gateway.host, settings.gateway.port)
+    for name, served in (("dashboard port", settings.dashboard), ("gateway port", settings.gateway)):
+        yield ports.port(name, served.host, served.port, secure=served.tls_certificate is not None)
 
 
 def _server(settings: Settings, clock: Clock) -> Generator[Finding, None, list[server.ServerFacts] | None]:

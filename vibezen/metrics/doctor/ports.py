@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import ssl
 from contextlib import closing
 from typing import Final
 
@@ -12,11 +13,11 @@ SECONDS: Final = 2.0
 _EVERYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
-def port(name: str, host: str, number: int) -> Finding:
-    """Whether `name` could listen there, or does already."""
+def port(name: str, host: str, number: int, *, secure: bool = False) -> Finding:
+    """Whether `name` could listen there, or does already; `secure`: by TLS."""
     where = f"{host or '*'}:{number}"
     if _listens(_EVERYWHERE.get(host, host), number):
-        if _is_ours(_EVERYWHERE.get(host, host), number):
+        if _is_ours(_EVERYWHERE.get(host, host), number, secure=secure):
             return ok(name, f"{where}: ours answers")
         return fail(name, f"{where}: taken by another program", "end it, or choose another port with --port")
     reason = _cannot_bind(host, number)
@@ -33,15 +34,24 @@ def _listens(host: str, number: int) -> bool:
     return True
 
 
-def _is_ours(host: str, number: int) -> bool:
+def _is_ours(host: str, number: int, *, secure: bool) -> bool:
     """Whether `/healthz` answers as our servers do."""
     try:
-        with closing(http.client.HTTPConnection(host, number, timeout=SECONDS)) as connection:
+        with closing(_connection(host, number, secure=secure)) as connection:
             connection.request("GET", "/healthz")
             said = json.loads(connection.getresponse().read(1024))
             return isinstance(said, dict) and said.get("status") == "ok"
     except (OSError, http.client.HTTPException, ValueError):
         return False
+
+
+def _connection(host: str, number: int, *, secure: bool) -> http.client.HTTPConnection:
+    if not secure:
+        return http.client.HTTPConnection(host, number, timeout=SECONDS)
+    # Its certificate is for another name than the address asked here, and nothing secret is said.
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(host, number, timeout=SECONDS, context=unverified)
 
 
 def _cannot_bind(host: str, number: int) -> str | None:

@@ -1,56 +1,78 @@
 """Who may ask: the Host they name, the page they come from, the token they show.
 
 Bound to loopback the API is open to this machine, and Host and Origin keep foreign web pages out. Bound elsewhere it
-wants a token, made at first start: as bearer header, or as the cookie that the login page sets.
+wants a token, made at first start: as bearer header, or as the session that the login page leaves as a cookie.
 """
 
-import hmac
 import ipaddress
-import secrets
+import math
 import socket
-from collections.abc import Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import RedirectResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
 
-from vibezen.metrics.errors import StoreError
-from vibezen.metrics.layout import publish_once
-from vibezen.metrics.serving.errors import ApiError, error_response
-from vibezen.metrics.serving.origins import cross_origin, is_preflight, preflight_response
+from vibezen.metrics.serving.attempts import Attempts
+from vibezen.metrics.serving.crowd import Crowd
+from vibezen.metrics.serving.errors import ApiError
+from vibezen.metrics.serving.forwarded import Proxies
+from vibezen.metrics.serving.keyring import Keyring
+from vibezen.metrics.serving.operation import Scope
+from vibezen.metrics.serving.tokens import Token, digest
+from vibezen.metrics.settings import Dashboard, Gateway, Required, Settings
 
-TOKEN_FILE: Final = "token"  # noqa: S105 - a file name
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/login", "/login.js"})
-"""Served without a token: probes cannot log in, and nobody could log in otherwise."""
-SECURITY_HEADERS: Final[Mapping[str, str]] = {
-    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+COOKIE: Final = "vibezen_session_"
+"""How its name begins; the port that the client named follows, since a browser sends the cookies of all ports of a host
+to each of them."""
 
 
-class Access(msgspec.Struct, frozen=True):
+class Grant(msgspec.Struct, frozen=True):
+    """What let a request in. `by_cookie`: browsers send it by themselves."""
+
+    token: Token
+    by_cookie: bool = False
+
+
+class Access:
     """The rules of one listening address. `any_address`: every IP literal is a Host, since we listen on all.
-    `origins`: foreign web pages that may come in all the same."""
+    `origins`: foreign web pages that may come in all the same. `keyring`: None where no token is needed."""
 
-    hosts: frozenset[str]
-    any_address: bool
-    token: str | None
-    cookie: str
-    origins: frozenset[str] = frozenset()
+    def __init__(
+        self,
+        hosts: frozenset[str],
+        keyring: Keyring | None = None,
+        *,
+        any_address: bool = False,
+        origins: frozenset[str] = frozenset(),
+        proxies: Proxies | None = None,
+        crowd: Crowd | None = None,
+        attempts: Attempts | None = None,
+    ) -> None:
+        self.hosts, self.keyring, self.any_address, self.origins = hosts, keyring, any_address, origins
+        self.proxies = proxies or Proxies()
+        self.crowd = crowd or Crowd(5000, 200)
+        self.attempts = attempts or Attempts()
+
+    @property
+    def token(self) -> str | None:
+        """The first token, for the link that logs in; None where no token is needed."""
+        return self.keyring.first if self.keyring is not None else None
+
+    def refresh(self) -> None:
+        """Called about once a second: live clients whose token was revoked, or ended, are let go."""
+        if self.keyring is not None:
+            self.keyring.refresh()
+            self.crowd.dismiss(self.keyring.holds)
 
     def check_host(self, host: str | None) -> None:
         """A foreign name that leads here is how a web page reaches servers of its reader's own network."""
         name = _host_name(host or "")
         if name in self.hosts or (self.any_address and _address(name) is not None):
             return
-        raise ApiError(400, "this server is not known by that name", code="unknown_host")
+        raise ApiError(400, "this server is not known by that name (auth.hosts)", code="unknown_host")
 
     def check_origin(self, origin: str | None, host: str | None) -> None:
         if origin is None or origin in self.origins:
@@ -58,112 +80,89 @@ class Access(msgspec.Struct, frozen=True):
         if _netloc(origin) != (host or "").lower():
             raise ApiError(403, "not from another web page", code="foreign_origin")
 
-    def check_token(self, headers: Headers) -> bool:
-        """Whether it came as a cookie, which browsers send by themselves. ApiError 401 without a valid token."""
-        if self.token is None:
-            return False
+    def check_token(self, headers: Headers, address: str, cookie: str) -> Grant | None:
+        """What lets this request in, None where nothing is needed. `cookie`: the name of the session's.
+
+        ApiError 401 without a valid token, 429 for an address that showed too many wrong ones.
+        """
+        if self.keyring is None:
+            return None
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            if self.is_token(shown.strip()):
-                return False
-        elif self.is_token(_cookies(headers).get(self.cookie, "")):
-            return True
-        raise ApiError(401, "a token is needed: open the link printed at start, or send it as a bearer token")
+            return Grant(self.admit(shown.strip(), address))
+        found = self.keyring.of_session(_cookies(headers).get(cookie, ""))
+        if found is None:
+            raise ApiError(401, "a token is needed: open the link printed at start, or send it as a bearer token")
+        return Grant(found, by_cookie=True)
 
-    def is_token(self, shown: str) -> bool:
-        return self.token is not None and hmac.compare_digest(shown.encode(), self.token.encode())
+    def admit(self, shown: str, address: str) -> Token:
+        """The token that was shown. ApiError 401, 429; both count as, or come of, an attempt of this address."""
+        assert self.keyring is not None
+        waiting = self.attempts.wait(address)
+        found = self.keyring.find(shown)
+        if waiting and (found is None or not self.attempts.is_known(address, digest(shown))):
+            raise ApiError(
+                429, "too many wrong tokens from this address; try again later", retry_after=math.ceil(waiting)
+            )
+        if found is None:
+            self.attempts.failed(address)
+            raise ApiError(401, "that is not a token of this server")
+        self.attempts.succeeded(address, found.sha256)
+        return found
 
 
-def access_for(host: str, bound: str, port: int, storage: Path, origins: Iterable[str] = ()) -> Access:
-    """The rules for a server told to listen on `host`, which is bound to the address `bound`.
+def check_scope(token: Token, scope: Scope) -> None:
+    """ApiError 403 which names the scope."""
+    if not token.allows(scope):
+        raise ApiError(403, f"this needs a token with the scope {scope}; that of {token.name!r} has it not")
 
-    Makes the token when one is needed and there is none. Raises StoreError when it can neither be read nor made.
+
+def access_for(
+    host: str, bound: str, storage: Path, settings: Settings, *, section: Dashboard | Gateway | None = None
+) -> Access:
+    """The rules for a server told to listen on `host`, which is bound to the address `bound`. `section`: the gateway's
+    settings, or the dashboard's, as without it.
+
+    Makes the first token when one is needed and there is none. Raises StoreError when it can neither be read nor made.
     """
+    served = section if section is not None else settings.dashboard
+    auth = settings.auth
     address = _address(bound)
-    hosts = {"localhost", "127.0.0.1", "::1", host.lower(), bound}
+    hosts = {"localhost", "127.0.0.1", "::1", host.lower(), bound, *auth.hosts}
     everywhere = address is None or address.is_unspecified
     if everywhere:
         hosts |= {socket.gethostname().lower(), socket.getfqdn().lower()}
-    local = address is not None and address.is_loopback
     return Access(
-        hosts=frozenset(hosts - {"", "0.0.0.0", "::"}),  # noqa: S104 - taken out, not bound
+        frozenset(hosts - {"", "0.0.0.0", "::"}),  # noqa: S104 - taken out, not bound
+        Keyring(storage, auth.token) if needs_token(bound, settings, served) else None,
         any_address=everywhere,
-        token=None if local else token_of(storage),
-        cookie=f"vibezen_token_{port}",
-        origins=frozenset(origins),
+        origins=frozenset(served.origins if isinstance(served, Gateway) else auth.origins),
+        proxies=Proxies(served.trusted_proxies, served.root_path if isinstance(served, Dashboard) else ""),
+        crowd=Crowd(settings.live.max_clients, settings.live.max_clients_per_address),
     )
 
 
-def page_url(host: str, port: int, token: str | None = None) -> str:
-    """Where a browser on this machine finds the page of a server told to listen on `host`. With a token it logs in,
-    and is a secret then: for a person's eyes, not for a log."""
+def needs_token(bound: str, settings: Settings, section: Dashboard | Gateway) -> bool:
+    """Whether a server bound to this address asks for one. Behind a proxy everybody seems to be on this machine."""
+    address = _address(bound)
+    local = address is not None and address.is_loopback
+    return not local or bool(section.trusted_proxies) or settings.auth.required is Required.ALWAYS
+
+
+def page_url(host: str, port: int, token: str | None = None, *, secure: bool = False) -> str:
+    """Where a browser on this machine finds the page of a server told to listen on `host`; `secure`: by TLS. With a
+    token it logs in, and is a secret then: for a person's eyes, not for a log."""
     here = ("", "0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104 - compared, not bound
     name = "localhost" if host in here else f"[{host}]" if ":" in host else host
-    return f"http://{name}:{port}" + (f"/login#token={token}" if token else "")
+    scheme = "https" if secure else "http"
+    return f"{scheme}://{name}:{port}" + (f"/login#token={token}" if token else "")
 
 
-def token_of(storage: Path) -> str:
-    """The store's token, made at first use, readable by its owner alone."""
-    path = storage / TOKEN_FILE
-    try:
-        if not path.exists():
-            publish_once(path, secrets.token_urlsafe(32).encode() + b"\n")
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: the token cannot be read: {error}") from None
-    if not token:
-        raise StoreError(f"{path}: holds no token; delete it and a new one is made")
-    return token
-
-
-class Guard:
-    """Asks `Access` before anything else is done, and puts the security headers on every answer.
-
-    `login`: whether the application has a login page to lead browsers to.
-    """
-
-    def __init__(self, app: ASGIApp, access: Access, *, login: bool = True) -> None:
-        self._app, self._access, self._login = app, access, login
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-
-        headers = Headers(scope=scope)
-        told = {**SECURITY_HEADERS, **cross_origin(headers.get("origin"), self._access.origins)}
-
-        async def guarded(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                answered = MutableHeaders(raw=message.setdefault("headers", []))
-                for name, value in told.items():
-                    answered.setdefault(name, value)  # a report has a policy of its own
-            await send(message)
-
-        preflight = bool(self._access.origins) and is_preflight(scope, headers)
-        try:
-            self._check(scope, headers, preflight=preflight)
-        except ApiError as error:
-            # A browser that opens the page is led to where it can log in; relative, since we may stand under any path.
-            asks_for_page = self._login and error.status == 401 and scope["type"] == "http" and scope["path"] == "/"
-            refusal = RedirectResponse("login", 303) if asks_for_page else error_response(error)
-            await refusal(scope, receive, guarded)
-            return
-        await (preflight_response(headers) if preflight else self._app)(scope, receive, guarded)
-
-    def _check(self, scope: Scope, headers: Headers, *, preflight: bool) -> None:
-        host, origin = headers.get("host"), headers.get("origin")
-        self._access.check_host(host)
-        is_socket = scope["type"] == "websocket"
-        if is_socket or preflight or scope["method"] not in _SAFE_METHODS:
-            self._access.check_origin(origin, host)
-        if preflight:  # browsers send it without a token
-            return
-        if scope["path"] in OPEN_PATHS and not is_socket:
-            return
-        by_cookie = self._access.check_token(headers)
-        if is_socket and by_cookie and origin is None:
-            raise ApiError(403, "a browser says where it comes from", code="foreign_origin")
+def cookie_name(host: str | None, *, secure: bool) -> str:
+    """Of the session, for a client that asked for `host`. The port is the one it named, not the one we listen on: so
+    that one login holds for all processes behind a balancer."""
+    _, _, port = (host or "").strip().rpartition("]")[2].rpartition(":")
+    return COOKIE + (port if port.isascii() and port.isdigit() else "443" if secure else "80")
 
 
 def _host_name(host: str) -> str:

@@ -27,6 +27,7 @@ _CODES: Final = {
     413: "too_large",
     415: "unsupported",
     422: "invalid",
+    429: "too_many_attempts",
     503: "unavailable",
 }
 
@@ -44,11 +45,20 @@ class Body(msgspec.Struct):
 
 
 class ApiError(Exception):
-    """An answer that is not the one asked for."""
+    """An answer that is not the one asked for. `retry_after`: seconds."""
 
-    def __init__(self, status: int, message: str, *, code: str | None = None, field: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        field: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
         self.detail = Detail(code or _CODES.get(status, "error"), message, field)
 
 
@@ -61,7 +71,9 @@ class Away(ApiError):
 
 def error_response(error: ApiError) -> Response:
     headers = {"cache-control": "no-store"}
-    if error.status == 503 and error.detail.code != TOO_SLOW:  # which will take as long again
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
+    elif error.status == 503 and error.detail.code != TOO_SLOW:  # which will take as long again
         headers["retry-after"] = str(RETRY_AFTER)
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"

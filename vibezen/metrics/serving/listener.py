@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from vibezen.metrics.errors import AddressInUse
+from vibezen.metrics.serving.tls import Tls
 
 USER_TIMEOUT_MS: Final = 30_000
 """After this long without the client taking anything in, the kernel gives the connection up: nothing else frees a
@@ -22,6 +23,9 @@ SEND_BUFFER: Final = 64 * 1024
 GRACEFUL_SECONDS: Final = 5
 MAX_MESSAGE: Final = 64 * 1024
 """Bytes in one WebSocket message from a client."""
+
+TICKS_A_SECOND: Final = 10
+"""Of uvicorn."""
 
 
 def listen(host: str, port: int, setting: str = "--port") -> socket.socket:
@@ -53,10 +57,18 @@ def listen(host: str, port: int, setting: str = "--port") -> socket.socket:
 class Server(uvicorn.Server):
     """Says when it listens and before it closes, and closes when what it serves is not `alive` any more.
 
-    Signals are the caller's: uvicorn would end the process with them.
+    Signals are the caller's: uvicorn would end the process with them. `tls`: None serves without.
     """
 
-    def __init__(self, app: ASGIApp, closing: Callable[[], None], alive: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        closing: Callable[[], None],
+        alive: Callable[[], bool],
+        *,
+        each_second: Callable[[], None] = lambda: None,
+        tls: Tls | None = None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -68,10 +80,12 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # the guard believes the proxies that the settings name, and no other
+                ssl_context_factory=None if tls is None else lambda *_: tls.context,
             )
         )
         self.listening = asyncio.Event()
-        self._closing, self._alive = closing, alive
+        self._closing, self._alive, self._each_second, self._tls = closing, alive, each_second, tls
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -87,6 +101,10 @@ class Server(uvicorn.Server):
         self.listening.set()
 
     async def on_tick(self, counter: int) -> bool:
+        if counter % TICKS_A_SECOND == 0:
+            self._each_second()
+            if self._tls is not None:
+                self._tls.refresh()
         return await super().on_tick(counter) or not self._alive()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -13,6 +13,12 @@ PREFLIGHT: Final[Mapping[str, str]] = {
     "access-control-max-age": "600",
 }
 """Seconds, in the last one: how long a browser need not ask again."""
+API_PREFLIGHT: Final[Mapping[str, str]] = {
+    "access-control-allow-methods": "GET, HEAD, POST, PUT, DELETE",
+    "access-control-allow-headers": "authorization, content-type, if-none-match, last-event-id",
+    "access-control-max-age": "600",
+}
+"""The same where there is more than taking events in."""
 PRIVATE_NETWORK: Final = "access-control-request-private-network"
 
 
@@ -25,7 +31,7 @@ def cross_origin(origin: str | None, origins: Collection[str]) -> Mapping[str, s
     return {
         "vary": "Origin",
         "access-control-allow-origin": origin or "",
-        "access-control-expose-headers": "retry-after",
+        "access-control-expose-headers": "etag, retry-after",
     }
 
 
@@ -35,8 +41,8 @@ def is_preflight(scope: Scope, headers: Headers) -> bool:
     return asks and "origin" in headers and "access-control-request-method" in headers
 
 
-def preflight_response(headers: Headers) -> Response:
-    told = dict(PREFLIGHT)
+def preflight_response(headers: Headers, *, api: bool = False) -> Response:
+    told = dict(API_PREFLIGHT if api else PREFLIGHT)
     if headers.get(PRIVATE_NETWORK) == "true":  # a page of the internet asks for a server on this machine
         told["access-control-allow-private-network"] = "true"
     return Response(status_code=204, headers=told)
