@@ -8,6 +8,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from vibezen.metrics.serving.doors import route_path
+
 DIST: Final = Path(__file__).resolve().parent / "page" / "dist"
 _HASHED: Final = "assets/"
 """Files in here carry a digest of their content in their name."""
@@ -26,7 +28,7 @@ class Site:
         await answer(scope, receive, send)
 
     def _unavailable(self, scope: Scope) -> Response | None:
-        if scope["path"] not in ("", "/"):
+        if route_path(scope) not in ("", "/"):
             if self._enabled and self._dist.is_dir():
                 return None
             raise HTTPException(404)

@@ -86,6 +86,7 @@ class Served:
     def __init__(self, dashboard: MetricsDashboard, web: WebDashboard) -> None:
         self.hub: Hub = dashboard.hub
         self.port = web.port
+        self.storage: Path = dashboard.storage.path
         self.url = f"http://127.0.0.1:{web.port}"
         self.http = httpx.Client(base_url=self.url, timeout=DEADLINE)
 

@@ -227,3 +227,33 @@ def test_external_storage_does_not_lie_in_the_store(tmp_path: Path, write: Write
     inside = write(f"{{storage_dir: {tmp_path}, external: {{url: '{url}'}}}}")
     assert refusal(inside) == "vibezen.metrics.external.url: expected a folder outside of storage_dir"
     assert load(write(f"{{storage_dir: {tmp_path}/store, external: {{url: '{url}'}}}}"), environ={}).external.url == url
+
+
+def test_first_token_is_never_shown(write: Write) -> None:
+    settings = load(environ={"VIBEZEN_METRICS__AUTH__TOKEN": "s3cret-token-of-tests"})
+    assert settings.auth.token == "s3cret-token-of-tests"
+    assert public_view(settings)["auth"]["token"] == "***"
+    for bad in ("short-s3cret", "s3cret with a space in it", ["s3cret-in-a-list-of-one"]):
+        assert "s3cret" not in refusal(write(f"{{auth: {{token: {bad!r}}}}}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("{auth: {hosts: ['Metrics.example.org']}}", "auth.hosts"),
+        ("{auth: {hosts: ['metrics.example.org:443']}}", "auth.hosts"),
+        ("{auth: {origins: ['app.example']}}", "auth.origins"),
+        ("{auth: {required: never}}", "auth.required"),
+        ("{dashboard: {root_path: 'ui'}}", "dashboard.root_path"),
+        ("{dashboard: {root_path: '/ui/'}}", "dashboard.root_path"),
+        ("{dashboard: {root_path: '/..'}}", "dashboard.root_path"),
+        ("{dashboard: {root_path: '/api/x'}}", "dashboard.root_path"),
+        ("{dashboard: {trusted_proxies: ['proxy.example.org']}}", "dashboard.trusted_proxies"),
+        ("{gateway: {trusted_proxies: ['10.0.0.1/8']}}", "gateway.trusted_proxies"),
+        ("{dashboard: {tls_certificate: cert.pem}}", "dashboard.tls_key"),
+        ("{gateway: {tls_key: key.pem}}", "gateway.tls_certificate"),
+        ("{live: {max_clients_per_address: 0}}", "live.max_clients_per_address"),
+    ],
+)
+def test_impossible_access_is_refused(write: Write, text: str, key: str) -> None:
+    assert f"vibezen.metrics.{key}" in refusal(write(text))

@@ -22,11 +22,13 @@ from vibezen.metrics.serving.forwarded import Proxies
 from vibezen.metrics.serving.keyring import Keyring
 from vibezen.metrics.serving.operation import Scope
 from vibezen.metrics.serving.tokens import Token, digest
-from vibezen.metrics.settings import Dashboard, Gateway, Required, Settings
+from vibezen.metrics.settings import Dashboard, Gateway, Live, Required, Settings
 
 COOKIE: Final = "vibezen_session_"
 """How its name begins; the port that the client named follows, since a browser sends the cookies of all ports of a host
 to each of them."""
+
+LIVE: Final = Live()
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -53,8 +55,8 @@ class Access:
     ) -> None:
         self.hosts, self.keyring, self.any_address, self.origins = hosts, keyring, any_address, origins
         self.proxies = proxies or Proxies()
-        self.crowd = crowd or Crowd(5000, 200)
-        self.attempts = attempts or Attempts()
+        self.crowd = Crowd(LIVE.max_clients, LIVE.max_clients_per_address) if crowd is None else crowd
+        self.attempts = Attempts() if attempts is None else attempts
 
     @property
     def token(self) -> str | None:

@@ -34,6 +34,8 @@ HSTS: Final = "max-age=31536000"
 GRANT: Final = "grant"
 """Where a handler finds what let the request in: `request.state.grant`, None where nothing was needed."""
 TICKET: Final = "ticket"
+SECRETS: Final = frozenset({TICKET, "token", "access_token"})
+"""Parameters that are taken out of every address: what is no ticket was put there by mistake, and opens nothing."""
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _HERE: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -72,15 +74,17 @@ class Guard:
 
         preflight = bool(self._access.origins) and is_preflight(scope, headers)
         try:
+            self._access.check_host(headers.get("host"))
+            if scope["path"] and scope["path"] == scope.get("root_path"):
+                # The page's links are relative: without the slash at its end they would lead beside the root path.
+                await RedirectResponse(scope["path"].rpartition("/")[2] + "/", 307)(scope, receive, guarded)
+                return
             grant = await self._check(scope, headers, ticket, preflight=preflight)
             if preflight:
                 await preflight_response(headers, api=self._login)(scope, receive, guarded)
-            elif scope["path"] == scope.get("root_path") and scope["path"]:
-                # The page's links are relative: without the slash at its end they would lead beside the root path.
-                await RedirectResponse(scope["path"].rpartition("/")[2] + "/", 307)(scope, receive, guarded)
-            else:
-                scope.setdefault("state", {})[GRANT] = grant
-                await self._let_in(scope, receive, guarded, grant)
+                return
+            scope.setdefault("state", {})[GRANT] = grant
+            await self._let_in(scope, receive, guarded, grant)
         except ApiError as error:
             await self._refusal(scope, error)(scope, receive, guarded)
 
@@ -102,7 +106,6 @@ class Guard:
 
     async def _check(self, scope: AsgiScope, headers: Headers, ticket: str | None, *, preflight: bool) -> Grant | None:
         host, origin = headers.get("host"), headers.get("origin")
-        self._access.check_host(host)
         is_socket, is_live = scope["type"] == "websocket", self._doors.is_live(scope)
         if is_live or preflight or scope["method"] not in _SAFE_METHODS:
             self._access.check_origin(origin, host)
@@ -148,12 +151,12 @@ def is_secure(scope: AsgiScope) -> bool:
 
 
 def _take_ticket(scope: AsgiScope) -> str | None:
-    """Take the ticket out of the address, so that nobody behind us reads it, and no log of ours does."""
-    if TICKET.encode() not in scope["query_string"]:
+    """Take it, and every other secret, out of the address, so that no log of ours has it."""
+    if not any(name.encode() in scope["query_string"] for name in SECRETS):
         return None
     pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     tickets = [value for name, value in pairs if name == TICKET]
-    scope["query_string"] = urlencode([pair for pair in pairs if pair[0] != TICKET]).encode()
+    scope["query_string"] = urlencode([pair for pair in pairs if pair[0] not in SECRETS]).encode()
     return tickets[0] if tickets else None
 
 
