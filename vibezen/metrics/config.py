@@ -236,7 +236,7 @@ def _check_access(settings: Settings, where: str) -> None:
         if not _HOST.match(host):
             rule = "a name in small letters without port, for example 'metrics.example.org'"
             raise ConfigError(f"{where}: vibezen.metrics.auth.hosts = {host!r}: expected {rule}")
-    root = settings.dashboard.root_path
+    root = settings.dashboard.root_path or ""
     if not _ROOT_PATH.match(root) or OUR_PATHS.intersection(root.split("/")[1:2]):
         rule = "a path such as '/metrics-ui', without '/' at its end, that begins with none of our own names"
         raise ConfigError(f"{where}: vibezen.metrics.dashboard.root_path = {root!r}: expected {rule}")

@@ -139,7 +139,7 @@ def access_for(
         Keyring(storage, auth.token) if needs_token(bound, settings, served) else None,
         any_address=everywhere,
         origins=frozenset(served.origins if isinstance(served, Gateway) else auth.origins),
-        proxies=Proxies(served.trusted_proxies, served.root_path if isinstance(served, Dashboard) else ""),
+        proxies=Proxies(served.trusted_proxies, (isinstance(served, Dashboard) and served.root_path) or ""),
         crowd=Crowd(settings.live.max_clients, settings.live.max_clients_per_address),
     )
 
