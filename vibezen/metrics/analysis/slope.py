@@ -54,8 +54,8 @@ def slope_of(points: Points) -> Slope | None:
     variance = _variance([value for _, value in points])
     middle = _middle(slopes)
     reach = WIDE * math.sqrt(variance)
-    low = slopes[max(0, math.floor((len(slopes) - reach) / 2))]
-    high = slopes[min(len(slopes) - 1, math.ceil((len(slopes) + reach) / 2))]
+    at = max(0, math.floor((len(slopes) - reach) / 2) - 1)
+    low, high = slopes[at], slopes[len(slopes) - 1 - at]
     begin = points[0][0]
     level = median(value - middle * (ts - begin) for ts, value in points)
     score = sum(slope > 0 for slope in slopes) - sum(slope < 0 for slope in slopes)
