@@ -143,8 +143,19 @@ def test_active_sessions_come_first_and_are_known_before_their_events_are_stored
     assert served.get("/api/sessions/new")["session"]["events"] == 0
     pipeline.archive()
     assert [one["events"] for one in served.get("/api/sessions")["sessions"]] == [2, 1, 1]
-    yesterday = served.get("/api/sessions", **{"from": "now-4h", "to": "now-1h"})["sessions"]
-    assert [(one["id"], one["active"]) for one in yesterday] == [("slept", False)]
+    before = served.get("/api/sessions", **{"from": "now-4h", "to": "now-1h"})["sessions"]
+    assert [(one["id"], one["active"]) for one in before] == [("slept", False)]
+
+
+def test_session_at_work_comes_first_in_the_past_too_and_its_times_are_those_of_the_range(
+    pipeline: Pipeline, served: Served
+) -> None:
+    now = wall()
+    pipeline.take_in([event(1, now - HOUR * 3, session="works"), event(1, now - HOUR * 2, session="slept")])
+    pipeline.take_in([event(1, now - 1, session="works")])
+    found = served.get("/api/sessions", **{"from": "now-4h", "to": "now-1h"})["sessions"]
+    assert [(one["id"], one["active"]) for one in found] == [("works", True), ("slept", False)]
+    assert found[0]["last"] == pytest.approx(now - HOUR * 3, abs=1e-3)
 
 
 def test_without_redis_files_answer_and_nobody_says_who_is_active(

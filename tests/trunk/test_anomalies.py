@@ -97,6 +97,14 @@ def test_with_too_few_days_of_an_hour_the_steps_before_are_taken(pipeline: Pipel
     assert (found.anomalies, found.series[0].judged, found.series[0].too_little_data) == ([], 0, 24)
 
 
+def test_many_values_of_few_days_do_not_tell_what_is_usual_at_an_hour(pipeline: Pipeline) -> None:
+    archive(pipeline.layout, [event(100, OLD + n * 300) for n in range(-4 * 288, 12)])
+    few = ask(pipeline, baseline="hour", step="5m", to=OLD + HOUR)
+    assert (few.series[0].judged, few.series[0].too_little_data) == (0, 12)
+    archive(pipeline.layout, [event(100, OLD + n * 300) for n in range(-5 * 288, -4 * 288)], epoch=2)
+    assert ask(pipeline, baseline="hour", step="5m", to=OLD + HOUR).series[0].judged == 12
+
+
 def test_too_little_data_is_said_and_gaps_are_no_steps(pipeline: Pipeline) -> None:
     archive(pipeline.layout, hourly(100, range(0, 24, 2)))
     (judged,) = ask(pipeline).series

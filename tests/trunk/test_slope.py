@@ -73,3 +73,10 @@ def test_confidence_is_that_of_mann_and_kendall() -> None:
     assert found is not None
     score = 25 - 3  # pairs that rise, and that fall
     assert found.confidence == pytest.approx(math.erf((score - 1) / math.sqrt(2 * 8 * 7 * 21 / 18)))
+
+
+def test_equal_values_say_less() -> None:
+    found = slope_of([(START + n, float(n >= 5)) for n in range(10)])
+    assert found is not None
+    variance = (10 * 9 * 25 - 2 * (5 * 4 * 15)) / 18
+    assert found.confidence == pytest.approx(math.erf((5 * 5 - 1) / math.sqrt(2 * variance)))

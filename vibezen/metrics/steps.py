@@ -113,7 +113,7 @@ def extended(found: Plan, seconds: float, zone: Zone) -> Plan:
 
 def preceding(found: Plan, zone: Zone) -> Plan:
     """As many steps, which end where the first begins; fewer where time begins."""
-    longer = extended(found, found.stop - found.start + found.step + DAY, zone)
+    longer = extended(found, found.stop - found.start, zone)
     starts = [start for start in longer.steps() if start < found.start][-len(found.steps()) :]
     return _of_edges(found.step, (*starts, found.start))
 
