@@ -12,11 +12,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from vibezen.metrics.api.analysis import analysis_operations
 from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.api.login import OPEN, login_routes
 from vibezen.metrics.api.pipeline import Pipeline
 from vibezen.metrics.api.realtime import Realtime
 from vibezen.metrics.api.reports import report_operation
+from vibezen.metrics.api.sessions import session_operations
 from vibezen.metrics.api.site import Site
 from vibezen.metrics.api.socket import live_socket
 from vibezen.metrics.api.stream import LiveResponse, live_stream
@@ -114,6 +116,8 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
         told("/api/metrics/summary", summary, "Every metric over a range, against the range before", Summary),
         told("/api/metrics/export", export, "Events as a file", None),
         report_operation(dashboard, kept),
+        *analysis_operations(dashboard, kept),
+        *session_operations(dashboard, kept),
         told("/api/catalogue", catalogue, "Metrics with unit, kind, labels and their values", Inventory),
         told("/api/events", events, "Single events, or a live sample of them", Events),
         told("/api/pipeline", pipeline, "Shards, groups, owners, lag, the books, the store, the server", Pipeline),

@@ -20,7 +20,8 @@ from vibezen.metrics.window_reader import shard_count
 class Group(msgspec.Struct):
     """One group on one shard. `lag`: entries not committed yet, null when the server cannot tell. `owner`: who holds
     the lease now. `trouble`: why it cannot commit now, null when it can. `lost`, the archiver's: events of which there
-    is but the gap in their producer's numbers. `too_old`, `overflow`: the aggregator's."""
+    is but the gap in their producer's numbers. `too_old`, `overflow`: the aggregator's; `sessions_cut`, too:
+    sessions that were too many to be kept as active."""
 
     owner: str | None
     epoch: int
@@ -34,6 +35,7 @@ class Group(msgspec.Struct):
     lost: int | msgspec.UnsetType = msgspec.UNSET
     too_old: int | msgspec.UnsetType = msgspec.UNSET
     overflow: int | msgspec.UnsetType = msgspec.UNSET
+    sessions_cut: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Shard(msgspec.Struct):
@@ -213,6 +215,7 @@ def _group(name: str, about: Mapping[str, Any], books: Mapping[bytes, bytes], ow
         group.lost = number("lost")
     if name == AGGREGATE:
         group.too_old, group.overflow = number("too_old"), number("overflow")
+        group.sessions_cut = number("sessions_cut")
     return group
 
 

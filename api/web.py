@@ -7,11 +7,13 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 from anyio import to_thread
+from redis.exceptions import RedisError
 
+from vibezen.metrics.active_sessions import seen_since
 from vibezen.metrics.api.answering import Inquiry
 from vibezen.metrics.api.app import build
 from vibezen.metrics.api.export import ExportResponse, Exports
@@ -48,10 +50,12 @@ from vibezen.metrics.serving.access import Access, access_for, page_url
 from vibezen.metrics.serving.errors import Away
 from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, until_asked
 from vibezen.metrics.serving.tls import tls_of
+from vibezen.metrics.sessions import ACTIVE_SECONDS
 from vibezen.metrics.settings import Settings
 from vibezen.metrics.settled import Settled
 from vibezen.metrics.storage import MetricsStorage, check_same_store
 from vibezen.metrics.summary import Summary, parse_summary, summary
+from vibezen.metrics.window_reader import shard_count
 
 T = TypeVar("T")
 
@@ -176,6 +180,33 @@ class MetricsDashboard:
             partial(self._settled.name, asked, asked.period.before, asked.period.stop, now),
             partial(self._answer, partial(report, self._gatherer, self.settings, asked, now)),
         )
+
+    def inquire(
+        self, asked: Any, since: float, until: float, now: float, ask: Callable[[Gatherer], Awaitable[T]]
+    ) -> Inquiry[T]:
+        """A question about [since, until), `asked` in plain data, that `ask` answers."""
+        return Inquiry(
+            partial(self._settled.name, asked, since, until, now),
+            partial(self._answer, partial(ask, self._gatherer)),
+        )
+
+    def inquire_now(self, ask: Callable[[], Awaitable[T]]) -> Inquiry[T]:
+        """A question whose answer may change whatever is asked."""
+        return Inquiry(_unnamed, partial(self._answer, ask))
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return self._clock()
+
+    async def active_sessions(self) -> dict[str, float] | None:
+        """Sessions at work; None while Redis does not tell."""
+        if self.trouble is not None:
+            return None
+        try:
+            shards = await shard_count(self._commands, self._keys, self.settings.streams.shards)
+            return await seen_since(self._commands, self._keys, range(shards), self._clock() - ACTIVE_SECONDS)
+        except (RedisError, *UNREACHABLE):
+            return None
 
     async def catalogue(self, /, **parameters: str | Sequence[str]) -> Inventory:
         """Which metrics there are, and their metadata; parameters as for `/api/catalogue`."""
@@ -327,6 +358,10 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None) 
         MetricsStorage(settings.storage_dir), settings=settings, demo=os.environ.get(DEMO_VARIABLE) == "1"
     )
     WebDashboard(dashboard, host=host, port=port).serve(lambda web: print(f"Dashboard: {web.link}", flush=True))
+
+
+async def _unnamed() -> None:
+    """Of an answer that may change."""
 
 
 def _version() -> str:

@@ -15,6 +15,7 @@ from redis import Redis
 
 from vibezen.metrics import scripts
 from vibezen.metrics.account import Account
+from vibezen.metrics.active_sessions import KEPT_SECONDS, MOST, SESSION
 from vibezen.metrics.batch import EntryId, read_entry, read_header
 from vibezen.metrics.clock import Clock, monotonic, wall
 from vibezen.metrics.consumers import showing
@@ -26,7 +27,7 @@ from vibezen.metrics.errors import InvalidEvent
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import LIVE_AGE, Frame
-from vibezen.metrics.series import SeriesKey, SeriesTable, metric_of
+from vibezen.metrics.series import SeriesKey, SeriesTable, label_text, metric_of
 from vibezen.metrics.settings import Aggregation, Width
 from vibezen.metrics.verdict import judge
 from vibezen.metrics.window import Window, merged, to_blob, window_of
@@ -81,6 +82,7 @@ class Aggregator:
         self._samples: dict[int, dict[SeriesKey, Samples]] = {}
         self._count = 0
         self._odd: Gathered = {}
+        self._sessions: dict[str, float] = {}
         self._since: float | None = None
         self._oldest: float | None = None
         self._newest: float | None = None
@@ -167,6 +169,18 @@ class Aggregator:
         self._events += len(events)
         self._count += len(events)
         self._note_age(times, arrived)
+        self._note_sessions(events, times, arrived)
+
+    def _note_sessions(self, events: Sequence[Event], times: list[float], arrived: float) -> None:
+        """Remember when each session was seen last."""
+        since, newest = arrived - KEPT_SECONDS, self._sessions
+        for event, ts in zip(events, times, strict=True):
+            session = event.metadata.get(SESSION)
+            if session is None or ts < since:
+                continue
+            name = session if type(session) is str else label_text(session)
+            if name and ts > newest.get(name, since):
+                newest[name] = ts
 
     def _note_age(self, times: list[float], arrived: float) -> None:
         """Remember the record time of the live events, from which the page tells its delay."""
@@ -223,7 +237,7 @@ class Aggregator:
             showing.show(self._client, self._keys, frame, now)
         self._cache.evict()
         self._totals.evict()
-        self._samples, self._odd, self._count = {}, {}, 0
+        self._samples, self._odd, self._sessions, self._count = {}, {}, {}, 0
         self._since = self._oldest = self._newest = None
 
     def _gathered(self) -> tuple[Gathered, Gathered]:
@@ -281,7 +295,7 @@ class Aggregator:
         }
         keep = {width.seconds: width.keep_seconds for width in self._widths}
         keys = [self._keys.events(shard), self._keys.lease(shard, group), self._keys.fence(shard, group)]
-        keys.append(self._keys.books(shard))
+        keys += [self._keys.books(shard), self._keys.sessions(shard)]
         args: list[str | bytes | int | float] = [self._taken.fence, self._taken.owner, LEASE_MS, group, self._left]
         args += [self.cursor, "" if self._entries_read is None else self._entries_read, len(books)]
         args += [part for name, value in books.items() for part in (f"{group}.{name}", value)]
@@ -291,6 +305,9 @@ class Aggregator:
                 args += [start + width + keep[width], len(windows)]
                 for key, window in windows.items():
                     args += (key, to_blob(window))
+        if self._sessions:
+            args += [KEPT_SECONDS, f"{self._now() - KEPT_SECONDS:.3f}", MOST]
+            args += [part for session, ts in self._sessions.items() for part in (repr(ts), session)]
         require(scripts.run(self._client, scripts.load(PACKAGE, "aggregate_commit"), keys, args), self._taken)
         self._left = self.cursor
 

@@ -55,7 +55,10 @@ def test_empty_server_is_one_shard_with_nothing_in_it(served: Served) -> None:
                 "archived_less_aggregated": None,
             },
             "producers": NO_PRODUCERS,
-            "groups": {"archive": {**NO_GROUP, "lost": 0}, "aggregate": {**NO_GROUP, "too_old": 0, "overflow": 0}},
+            "groups": {
+                "archive": {**NO_GROUP, "lost": 0},
+                "aggregate": {**NO_GROUP, "too_old": 0, "overflow": 0, "sessions_cut": 0},
+            },
         }
     ]
 
@@ -98,7 +101,7 @@ def test_shard_tells_length_dead_letters_owners_positions_and_lag(
             "trouble": "no space left on device",
             "lost": 7,
         },
-        "aggregate": {**NO_GROUP, "too_old": 4, "overflow": 5},
+        "aggregate": {**NO_GROUP, "too_old": 4, "overflow": 5, "sessions_cut": 0},
     }
 
 

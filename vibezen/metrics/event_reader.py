@@ -167,6 +167,10 @@ class EventReader:
             return []
         return self._rows(files, lambda reading: event_sql.inventory(reading, wanted, labels, values))
 
+    def rows(self, files: Files, made: Callable[[Reading], Sql]) -> list[tuple[Any, ...]]:
+        """What a statement over these events answers."""
+        return self._rows(files, made) if files else []
+
     def _rows(self, files: Files, made: Callable[[Reading], Sql]) -> list[tuple[Any, ...]]:
         with file_errors(files), reading(files) as found:
             try:

@@ -21,7 +21,7 @@ _MICROS_OF_LINE: Final = "(round(ts * 1e6) - CASE WHEN round(ts * 1e6) / 1e6 > t
 TS_OF_LINE: Final = f"{_MICROS_OF_LINE} / 1e6"
 """A line's time as its part would tell it, rounded down to microseconds: answers and cursors stay what they are when
 lines become a part. An event stays in the second, and the hour, it was in."""
-_WEIGHT: Final = '(coalesce("count", 1) / coalesce(sample_rate, 1.0))'
+WEIGHT: Final = '(coalesce("count", 1) / coalesce(sample_rate, 1.0))'
 _BUCKET: Final = f"CASE WHEN value <> 0 THEN ceil(log2(abs(value)) * {PER_OCTAVE})::BIGINT - 1 END"
 """As `histogram.bucket_of`."""
 _NOTHING: Final = (
@@ -217,8 +217,8 @@ def steps(
     `sums`, `lasts`: without them those two are 0: they are half of the work that adding up costs.
     """
     made = (
-        f"count(*), sum({_WEIGHT}), coalesce(bool_or(sample_rate <> 1.0), false)",
-        f"fsum(value * {_WEIGHT})" if sums else "0::DOUBLE",
+        f"count(*), sum({WEIGHT}), coalesce(bool_or(sample_rate <> 1.0), false)",
+        f"fsum(value * {WEIGHT})" if sums else "0::DOUBLE",
         "min(value), max(value)",
         "arg_max(value, (ts, value))" if lasts else "0::DOUBLE",  # of one time the largest: files have no order
         "max(ts)",
@@ -231,7 +231,7 @@ def steps(
 def buckets(reading: Reading, wanted: Wanted, plan: Plan | None, keys: Sequence[str]) -> Sql:
     """A row per start, metric, values of `keys` and bucket of the histogram: start, metric, keys…, sign (-1, 0, 1),
     bucket (null for zeros), weight."""
-    made = f"sign(value)::INTEGER AS way, {_BUCKET} AS bucket, sum({_WEIGHT})"
+    made = f"sign(value)::INTEGER AS way, {_BUCKET} AS bucket, sum({WEIGHT})"
     return _grouped(reading, wanted, plan, keys, made, ", way, bucket")
 
 

@@ -71,6 +71,10 @@ class Keys:
         """Hash: metric → blob of all its series together (not for gauges), beside the window of the same bounds."""
         return self._shard(shard, f"t:{width}:{start}")
 
+    def sessions(self, shard: int) -> str:
+        """Sorted set of the sessions that are at work (score: Unix seconds of the newest event)."""
+        return self._shard(shard, "sessions")
+
     def floor(self, shard: int) -> str:
         """Unix seconds from which on the shard's windows are known to be complete."""
         return self._shard(shard, "floor")

@@ -18,6 +18,8 @@ from vibezen.metrics.window_reader import AGGREGATES, DEFAULT_AGGREGATE
 from vibezen.metrics.zone import UTC_ZONE, Zone, zone_of
 
 PARAMETERS: Final = ("metric", "from", "to", "tz", "step", "group_by", "top", "agg", "where", "exact")
+REPEATED: Final = ("where", "against_where")
+"""Conditions, of which all must hold."""
 MAX_GROUP_KEYS: Final = 8
 MAX_TOP: Final = 1000
 MAX_CONDITIONS: Final = 32
@@ -50,7 +52,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 Parameters = Mapping[str, str | Sequence[str]]
-"""As in an address; only `where` may be there more than once."""
+"""As in an address; only those of REPEATED may be there more than once."""
 
 
 def parse_question(parameters: Parameters, settings: Settings, now: float) -> Question:
@@ -87,7 +89,7 @@ def single(parameters: Parameters, known: Sequence[str]) -> dict[str, str]:
     for name, given in parameters.items():
         if name not in known:
             raise BadParameter(name, f"unknown parameter; known are {', '.join(known)}")
-        if name == "where":
+        if name in REPEATED:
             continue
         if not isinstance(given, str):
             if len(given) > 1:
@@ -120,20 +122,20 @@ def parse_zone(text: str | None) -> Zone:
         raise BadParameter("tz", "no time zone; expected a name such as Europe/Berlin, or +05:30") from None
 
 
-def parse_where(given: str | Sequence[str]) -> tuple[Condition, ...]:
+def parse_where(given: str | Sequence[str], field: str = "where") -> tuple[Condition, ...]:
     """Conditions `key=value` and `key!=value`, all of which must hold."""
     texts = [given] if isinstance(given, str) else given
     if len(texts) > MAX_CONDITIONS:
-        raise BadParameter("where", f"at most {MAX_CONDITIONS} conditions")
-    return tuple(_condition(text) for text in texts if text)
+        raise BadParameter(field, f"at most {MAX_CONDITIONS} conditions")
+    return tuple(_condition(text, field) for text in texts if text)
 
 
-def _condition(text: str) -> Condition:
+def _condition(text: str, field: str) -> Condition:
     key, equals, value = text.partition("=")
     negated = key.endswith("!")
     key = key.removesuffix("!")
     if not equals or not is_name(key) or not _is_text(value):
-        raise BadParameter("where", f"{text[:100]!r}: expected key=value or key!=value, with a metadata key")
+        raise BadParameter(field, f"{text[:100]!r}: expected key=value or key!=value, with a metadata key")
     return Condition(key, value, negated)
 
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from vibezen.metrics.clock import DAY
+from vibezen.metrics.event import MIN_TS
 from vibezen.metrics.settings import Width
 from vibezen.metrics.zone import UTC_ZONE, Zone
 
@@ -102,6 +103,21 @@ def plan(
     return next((tried for tried in fitting if _is_kept(widths, tried, now)), fitting[0])
 
 
+def extended(found: Plan, seconds: float, zone: Zone) -> Plan:
+    """The same steps, and all before them that end within `seconds` before the first. `zone`: the one they are of."""
+    since = max(found.start - seconds, min(found.start, float(MIN_TS)))
+    longer = _planned(found.step, since, found.stop, zone, math.inf)
+    assert longer is not None
+    return longer
+
+
+def preceding(found: Plan, zone: Zone) -> Plan:
+    """As many steps, which end where the first begins; fewer where time begins."""
+    longer = extended(found, found.stop - found.start, zone)
+    starts = [start for start in longer.steps() if start < found.start][-len(found.steps()) :]
+    return _of_edges(found.step, (*starts, found.start))
+
+
 def _candidates(widths: Sequence[Width], span: float) -> Iterator[int]:
     """Steps in ascending order; the last one gives few enough points whatever the range."""
     finest = widths[0].seconds
@@ -117,7 +133,7 @@ def _is_kept(widths: Sequence[Width], tried: Plan, now: float) -> bool:
     return any(grain % width.seconds == 0 and tried.start >= now - width.keep_seconds for width in widths)
 
 
-def _planned(step: int, since: float, until: float, zone: Zone, most: int) -> Plan | None:
+def _planned(step: int, since: float, until: float, zone: Zone, most: float) -> Plan | None:
     """None when there would be more than `most` steps."""
     if zone.is_fixed:
         phase = (_MONDAY if step % WEEK == 0 else 0) - zone.offset(since)
