@@ -137,6 +137,13 @@ class External(_Section, frozen=True):
     after_days: Count = 7
 
 
+class Live(_Section, frozen=True):
+    """The live feed. `interval_seconds`: between two frames at least. `max_clients`: of each process of the API."""
+
+    interval_seconds: Annotated[float, Meta(ge=0.05, le=10)] = 0.25
+    max_clients: Count = 5000
+
+
 class Queries(_Section, frozen=True):
     """Questions about the past. `seconds`: after which one is given up. `cache_bytes`: of answers that cannot change
     any more, kept in each process of the API."""
@@ -178,6 +185,7 @@ class Settings(_Section, frozen=True):
     archive: Archive = Archive()
     compaction: Compaction = Compaction()
     external: External = External()
+    live: Live = Live()
     queries: Queries = Queries()
     reports: Reports = Reports()
     sampling: dict[str, Rate] = {}
