@@ -21,16 +21,17 @@ from vibezen.metrics.api.reports import report_operation
 from vibezen.metrics.api.sessions import session_operations
 from vibezen.metrics.api.site import Site
 from vibezen.metrics.api.socket import live_socket
-from vibezen.metrics.api.stream import LiveResponse, live_stream
+from vibezen.metrics.api.stream import stream_operation
 from vibezen.metrics.api.tickets import ticket_operation
 from vibezen.metrics.api.watching import SampleResponse, is_live, parse_watch
+from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.history import History
 from vibezen.metrics.inventory import Inventory
 from vibezen.metrics.search import Events
 from vibezen.metrics.serving.access import Access
 from vibezen.metrics.serving.answers import Health, answer
 from vibezen.metrics.serving.doors import PROBES, Doors
-from vibezen.metrics.serving.errors import HANDLERS, ApiError, error_response
+from vibezen.metrics.serving.errors import HANDLERS, ApiError, bad_parameter, error_response
 from vibezen.metrics.serving.guard import Guard
 from vibezen.metrics.serving.operation import Answer, Handler, Operation, Scope
 from vibezen.metrics.settled import KeptAnswers
@@ -97,9 +98,6 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
     async def pipeline(request: Request) -> Response:
         return answer(await dashboard.pipeline())
 
-    async def stream(request: Request) -> LiveResponse:
-        return await live_stream(request, dashboard.hub)
-
     async def healthz(request: Request) -> Response:
         return answer(Health("ok"))
 
@@ -121,7 +119,7 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
         told("/api/catalogue", catalogue, "Metrics with unit, kind, labels and their values", Inventory),
         told("/api/events", events, "Single events, or a live sample of them", Events),
         told("/api/pipeline", pipeline, "Shards, groups, owners, lag, the books, the store, the server", Pipeline),
-        told("/api/stream", stream, "The live feed as server-sent events", None),
+        stream_operation(dashboard),
         ticket_operation(dashboard.tickets),
         told("/healthz", healthz, "Whether the process lives", Health, scope=None),
         told("/readyz", readyz, "Whether it can answer, and events can be stored", Health, scope=None),
@@ -134,6 +132,8 @@ def _live_socket(dashboard: MetricsDashboard) -> BaseRoute:
             await live_socket(websocket, dashboard.hub)
         except ApiError as error:  # full, or closing: said before the connection is accepted
             await websocket.send_denial_response(error_response(error))
+        except BadParameter as error:
+            await websocket.send_denial_response(error_response(bad_parameter(error)))
 
     return WebSocketRoute("/ws", socket)
 

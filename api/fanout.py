@@ -1,7 +1,7 @@
 """Subscribers of the live feed: each has a bounded queue of messages that all share.
 
 Policy for the slow: a full queue is skipped forward to a fresh snapshot; when it is full again before it was ever
-empty, the subscriber is let go. Nobody waits for anybody.
+empty, the subscriber is let go. Nobody waits for anybody. Alerts that were skipped are told again after the snapshot.
 """
 
 import asyncio
@@ -13,13 +13,11 @@ from typing import Final, Protocol, Self
 
 from vibezen.metrics.api.messages import Message
 from vibezen.metrics.api.position import Position
-from vibezen.metrics.serving.errors import ApiError
 
 QUEUE: Final = 16
 """Messages that may wait for one subscriber: four seconds at the most frames per second."""
-MAX_SUBSCRIBERS: Final = 5000
-"""Per process; beyond it the door says so, since each one more would slow all."""
-
+QUEUED_ALERTS: Final = 64
+"""Alerts that may wait besides: many can come at once."""
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +38,15 @@ class Scope(Protocol):
 class Subscriber:
     """One client. As a context manager it leaves the feed on exit, whatever happened."""
 
-    def __init__(self, snapshot: Callable[[], Message | None], leave: Callable[["Subscriber"], None]) -> None:
+    def __init__(self, fanout: "Fanout", leave: Callable[["Subscriber"], None]) -> None:
         self.ended: End | None = None
-        self._snapshot, self._leave = snapshot, leave
+        self._fanout, self._leave = fanout, leave
+        self._first: deque[Message] = deque()
         self._queue: deque[Message] = deque()
         self._ready = asyncio.Event()
+        self._seen: Position | None = None
         self._after = Position()
-        self._behind = False
+        self._behind = self._held = False
         self._skips = 0
         self._waiting = False
         self._scope: Scope | None = None
@@ -55,18 +55,34 @@ class Subscriber:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
         self._leave(self)
 
-    def start(self, after: Position, messages: Iterable[Message]) -> None:
-        """Begin with these; what `after` covers has been seen."""
-        self._after = after
-        self._queue.extend(messages)
+    def start(self, seen: Position, after: Position, messages: Iterable[Message]) -> None:
+        """Begin with these: the client has seen all up to `seen`, and with them all up to `after`."""
+        self._seen, self._after = seen, after
+        self._first.extend(messages)
+        self._queue = deque(message for message in self._queue if not self._has(message))
         self._wake()
+
+    def start_with_gap(self, gap: Message) -> None:
+        """Begin with a gap, and go on with a snapshot."""
+        self._first.append(gap)
+        self.want_snapshot()
 
     def want_snapshot(self) -> None:
         """Begin, or go on, with a snapshot as soon as there is one."""
-        self._behind = True
+        self._behind, self._held = True, False
         self._wake()
+
+    def move(self, fanout: "Fanout") -> None:
+        """Listen to another one; nothing comes until a snapshot of it is wanted."""
+        self._fanout.discard(self)
+        self._keep_gap()
+        self._fanout, self._held = fanout, True
+        fanout.add(self)
 
     def bind(self, scope: Scope) -> None:
         """What to cancel when the subscription ends while a message is stuck on its way to the client."""
@@ -74,13 +90,13 @@ class Subscriber:
 
     def offer(self, message: Message) -> None:
         """Never waits."""
-        if message.kind == "frame" and self._after.covers(message.position):
+        if self._has(message):
             return
         if message.kind == "snapshot":
             self._after = message.position
-        if len(self._queue) >= QUEUE:
+        if len(self._queue) >= (QUEUE + QUEUED_ALERTS if message.kind == "alert" else QUEUE):
             self._skips += 1
-            self._queue.clear()
+            self._keep_gap()
             if self._skips > 1:
                 log.info("a live client does not keep up and is let go")
                 self.end(End.SLOW)
@@ -88,6 +104,17 @@ class Subscriber:
             self._behind = True
         self._queue.append(message)
         self._wake()
+
+    def _has(self, message: Message) -> bool:
+        if message.kind == "frame":
+            return self._after.live >= message.position.live
+        return message.kind == "alert" and self._after.alert >= message.position.alert
+
+    def _keep_gap(self) -> None:
+        """Drop what waits: the snapshot that follows is newer. That something is gone must be told all the same."""
+        gaps = [message for message in (*self._first, *self._queue) if message.kind == "gap"]
+        self._queue.clear()
+        self._first = deque(gaps[-1:])
 
     def end(self, reason: End) -> None:
         if self.ended is None:
@@ -100,6 +127,8 @@ class Subscriber:
         """The next message; None when the subscription is over."""
         while self.ended is None:
             if message := self._take():
+                if message.kind != "gap":
+                    self._seen = message.position
                 return message
             self._ready.clear()
             self._waiting = True
@@ -110,13 +139,15 @@ class Subscriber:
         return None
 
     def _take(self) -> Message | None:
-        told_of_gap = not self._queue or self._queue[0].kind != "gap"
-        if self._behind and told_of_gap and (snapshot := self._snapshot()):
-            # Whatever waited is older than the snapshot, or is in it.
+        if self._held:
+            return None
+        if self._behind and (messages := self._fanout.restart(self._seen)):
             self._behind = False
-            self._queue.clear()
-            self._after = snapshot.position
-            return snapshot
+            self._keep_gap()
+            self._first.extend(messages)
+            self._after = messages[-1].position
+        if self._first:
+            return self._first.popleft()
         if not self._queue:
             return None
         message = self._queue.popleft()
@@ -129,23 +160,21 @@ class Subscriber:
 
 
 class Fanout:
-    """All subscribers of this process. `snapshot` makes one of this moment, or None while nothing is known."""
+    """Those who are told the same. `restart` makes what puts a client right that has seen all up to a position: a
+    snapshot of this moment, and the alerts it missed; nothing while nothing is known."""
 
-    def __init__(self, snapshot: Callable[[], Message | None]) -> None:
-        self._snapshot = snapshot
+    def __init__(self, restart: Callable[[Position | None], list[Message]]) -> None:
+        self.restart = restart
         self._subscribers: set[Subscriber] = set()
-        self._closing = False
 
     def __len__(self) -> int:
         return len(self._subscribers)
 
-    def join(self) -> Subscriber:
-        """A new subscriber, already listening. ApiError 503 when there are too many, or none are taken any more."""
-        if self._closing or len(self._subscribers) >= MAX_SUBSCRIBERS:
-            raise ApiError(503, "this server is closing" if self._closing else "too many live clients")
-        subscriber = Subscriber(self._snapshot, self._subscribers.discard)
+    def add(self, subscriber: Subscriber) -> None:
         self._subscribers.add(subscriber)
-        return subscriber
+
+    def discard(self, subscriber: Subscriber) -> None:
+        self._subscribers.discard(subscriber)
 
     def send(self, message: Message) -> None:
         for subscriber in list(self._subscribers):
@@ -155,8 +184,7 @@ class Fanout:
         for subscriber in self._subscribers:
             subscriber.want_snapshot()
 
-    def close(self) -> None:
+    def end(self, reason: End) -> None:
         """End every subscription; those whose client does not read are cut."""
-        self._closing = True
         for subscriber in list(self._subscribers):
-            subscriber.end(End.CLOSING)
+            subscriber.end(reason)

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from vibezen.metrics.api.recent import RecentWindows
+from vibezen.metrics.api.recent import Held
 from vibezen.metrics.catalogue import Kind, MetricSpec
 from vibezen.metrics.clock import floor_to
 from vibezen.metrics.metric_numbers import SHOWN, MetricNumbers, told
@@ -36,7 +36,7 @@ class Realtime(msgspec.Struct):
 class RealtimeView:
     """Computes the answer from recent windows; what has not changed since the last time is not merged again."""
 
-    def __init__(self, recent: RecentWindows, *, version: str, demo: bool) -> None:
+    def __init__(self, recent: Held, *, version: str, demo: bool) -> None:
         self._recent, self._version, self._demo = recent, version, demo
         self._merged: dict[tuple[str, bool], tuple[list[Window], Window]] = {}
         self._previous: dict[str, tuple[Window, Number]] = {}

@@ -3,8 +3,8 @@
 Windows are kept as they are stored: a blob is a quarter of the decoded window, and an old one is rarely asked for.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
 
 import msgspec
 
@@ -23,6 +23,21 @@ Slot = tuple[int, str]
 """(start, metric): what one cell of the live feed shows."""
 Place = tuple[int, SeriesKey]
 """(shard, series)"""
+
+
+class Held(Protocol):
+    """Windows that can be asked about: all recent ones, or a selection of them."""
+
+    width: int
+    catalogue: Catalogue
+
+    def metrics(self) -> list[str]: ...
+
+    def slots(self, since: int) -> set[Slot]: ...
+
+    def parts(self, start: int, metric: str) -> Iterator[tuple[SeriesKey, Window]]: ...
+
+    def total(self, start: int, metric: str) -> Window: ...
 
 
 class _Counted(msgspec.Struct, array_like=True):
@@ -103,10 +118,18 @@ class RecentWindows:
         """All slots of windows that begin at `since` or later."""
         return {(start, metric) for start, window in self._windows.items() if start >= since for metric in window}
 
-    def parts(self, start: int, metric: str) -> Iterator[tuple[SeriesKey, Window]]:
-        """Every series of every shard."""
+    def parts(
+        self, start: int, metric: str, wanted: Callable[[SeriesKey], bool] | None = None
+    ) -> Iterator[tuple[SeriesKey, Window]]:
+        """Every series of every shard, or those that are `wanted`."""
+        for series, blob in self.blobs(start, metric):
+            if wanted is None or wanted(series):
+                yield series, from_blob(blob)
+
+    def blobs(self, start: int, metric: str) -> Iterator[tuple[SeriesKey, bytes]]:
+        """The same as it is stored."""
         for (_, series), blob in self._windows.get(start, {}).get(metric, {}).items():
-            yield series, from_blob(blob)
+            yield series, blob
 
     def total(self, start: int, metric: str) -> Window:
         """All series and shards; do not change it. The same object as long as nothing in it has changed."""

@@ -1,4 +1,4 @@
-"""`WS /ws`: the live feed over WebSocket, and the answer to a client that asks for the time."""
+"""`WS /ws`: the live feed over WebSocket; the client may choose anew at any time, and ask for the time."""
 
 import contextlib
 from typing import Final
@@ -7,10 +7,14 @@ import anyio
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from vibezen.metrics.api.choice import Choice
 from vibezen.metrics.api.fanout import End, Subscriber
 from vibezen.metrics.api.hub import Hub
-from vibezen.metrics.api.messages import Pong
+from vibezen.metrics.api.messages import Mistake, Pong
+from vibezen.metrics.api.stream import asked_of
 from vibezen.metrics.clock import wall
+from vibezen.metrics.errors import BadParameter
+from vibezen.metrics.serving.errors import ApiError, bad_parameter
 
 CLOSE_CODES: Final = {End.SLOW: 1013, End.CLOSING: 1012}
 """1013: try again later; 1012: the service restarts. Both invite the client back."""
@@ -18,21 +22,30 @@ _CLOSE_WITHIN: Final = 1.0
 """Seconds a close may wait for a client that does not read."""
 
 
+class _Said(msgspec.Struct):
+    """Of any message that a client may send."""
+
+    type: str
+
+
 class Ping(msgspec.Struct, tag="ping"):
     t: int | float
 
 
+_said_decoder = msgspec.json.Decoder(_Said)
 _ping_decoder = msgspec.json.Decoder(Ping)
 _encode = msgspec.json.encode
 
 
 async def live_socket(websocket: WebSocket, hub: Hub) -> None:
-    """Serve one client until it leaves, is too slow, or the server closes."""
-    with await hub.subscribe(websocket.query_params.get("since")) as subscriber:
+    """Serve one client until it leaves, is too slow, or the server closes. Raises BadParameter, ApiError before it is
+    accepted."""
+    asked = asked_of(websocket, hub)
+    with await hub.subscribe(asked.since, asked.choice) as subscriber:
         await websocket.accept()
         async with anyio.create_task_group() as tasks:
             subscriber.bind(tasks.cancel_scope)
-            tasks.start_soon(_listen, websocket, tasks.cancel_scope)
+            tasks.start_soon(_listen, websocket, subscriber, hub, tasks.cancel_scope)
             await _tell(websocket, subscriber)
             tasks.cancel_scope.cancel()
         if subscriber.ended is not None and websocket.client_state is WebSocketState.CONNECTED:
@@ -46,16 +59,44 @@ async def _tell(websocket: WebSocket, subscriber: Subscriber) -> None:
             await websocket.send_text(message.text)
 
 
-async def _listen(websocket: WebSocket, scope: anyio.CancelScope) -> None:
-    """Answer pings; what we do not know may come from a newer page, and is let pass."""
+async def _listen(websocket: WebSocket, subscriber: Subscriber, hub: Hub, scope: anyio.CancelScope) -> None:
+    """Do what the client says; what we do not know may come from a newer page, and is let pass."""
     with contextlib.suppress(WebSocketDisconnect):
         while True:
             received = await websocket.receive()
             if received["type"] == "websocket.disconnect":
                 break
-            try:
-                ping = _ping_decoder.decode(received.get("text") or received.get("bytes") or b"")
-            except (ValueError, RecursionError):
-                continue
-            await websocket.send_text(_encode(Pong(ping.t, wall())).decode())
+            said = received.get("text") or received.get("bytes") or b""
+            match _type_of(said):
+                case "ping":
+                    await _answer(websocket, said)
+                case "subscribe":
+                    await _choose(websocket, subscriber, hub, said)
     scope.cancel()
+
+
+def _type_of(said: str | bytes) -> str | None:
+    try:
+        return _said_decoder.decode(said).type
+    except (ValueError, RecursionError):
+        return None
+
+
+async def _answer(websocket: WebSocket, said: str | bytes) -> None:
+    with contextlib.suppress(msgspec.MsgspecError):
+        await websocket.send_text(_encode(Pong(_ping_decoder.decode(said).t, wall())).decode())
+
+
+async def _choose(websocket: WebSocket, subscriber: Subscriber, hub: Hub, said: str | bytes) -> None:
+    try:
+        choice: Choice = hub.choices.of_message(said)
+        await hub.choose(subscriber, choice)
+    except BadParameter as error:
+        await _refuse(websocket, bad_parameter(error))
+    except ApiError as error:
+        await _refuse(websocket, error)
+    await anyio.sleep(hub.interval)  # a new choice costs more than a message does
+
+
+async def _refuse(websocket: WebSocket, error: ApiError) -> None:
+    await websocket.send_text(_encode(Mistake(error.detail)).decode())

@@ -1,60 +1,74 @@
-"""What the live feed knows at its position, and the messages it makes of it. No input or output here."""
+"""What the live feed knows at its position, for all who ask. No input or output here."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
 
+from vibezen.metrics.api.alert_log import Alert, AlertLog
+from vibezen.metrics.api.choice import Choice
 from vibezen.metrics.api.journal import Change, Journal, change_of, joined
-from vibezen.metrics.api.messages import Cells, Frame, Gap, Heartbeat, Message, Recorded, Snapshot, message
-from vibezen.metrics.api.position import Position
-from vibezen.metrics.api.realtime import WINDOWS, Realtime, RealtimeView
-from vibezen.metrics.api.recent import RecentWindows, Slot
+from vibezen.metrics.api.messages import Gap, Heartbeat, Message, message
+from vibezen.metrics.api.position import EntryNumber, Position
+from vibezen.metrics.api.realtime import WINDOWS, Realtime
+from vibezen.metrics.api.recent import RecentWindows
+from vibezen.metrics.api.view import View
 from vibezen.metrics.catalogue import Catalogue
 from vibezen.metrics.clock import Clock, floor_to
 from vibezen.metrics.live import Frame as CommitFrame
 
-SHOWN: Final = 30
-"""Windows in a snapshot."""
-SNAPSHOT_AGE: Final = 1.0
-"""Seconds for which all who ask get the same snapshot: a thousand clients may come back at once."""
-
 
 class LiveState:
-    """Position, windows and journal; they move together."""
+    """Position, windows, journal and alerts; they move together."""
 
     def __init__(self, width: int, catalogue: Catalogue, *, version: str, demo: bool, clock: Clock) -> None:
-        self.width = width
-        self.position = Position()
-        self.journal: Journal | None = None
-        self.unsent = Change()
-        """What was taken in since the last frame."""
-        self._catalogue, self._clock = catalogue, clock
-        self._version, self._demo = version, demo
-        self._forget()
+        self.width, self.version, self.demo, self.clock = width, version, demo, clock
+        self.loaded = False
+        """Whether the windows have been read, so that there is something to say."""
+        self._catalogue = catalogue
+        self._views: dict[Choice, View] = {}
+        self._start(Position())
+        self._whole = View(self, Choice(0.0))
 
     def begin(self, position: Position) -> None:
         """Start anew at `position`, knowing nothing."""
-        self.position = position
-        self.journal = Journal(position.live)
-        self.unsent = Change()
-        self._forget()
+        self.loaded = False
+        self._start(position)
+        for view in self._all_views():
+            view.forget()
 
-    def _forget(self) -> None:
-        self._recent = RecentWindows(self.width, self._catalogue)
-        self._now = RealtimeView(self._recent, version=self._version, demo=self._demo)
-        self._cells = Cells()
-        self._latest: tuple[float, Message] | None = None
+    def _start(self, position: Position) -> None:
+        self.position = position
+        """Up to here frames were taken in, and alerts told."""
+        self.journal = Journal(position.live)
+        self.alerts = AlertLog(position.alert)
+        self.unsent = Change()
+        """What was taken in since the last frame."""
+        self.recent = RecentWindows(self.width, self._catalogue)
+
+    def view(self, choice: Choice) -> View:
+        """The feed as this choice sees it, until it is dropped."""
+        if not choice.metrics and not choice.by_series:  # how often it is told makes no difference here
+            return self._whole
+        if choice not in self._views:
+            self._views[choice] = View(self, choice)
+        return self._views[choice]
+
+    def drop(self, choice: Choice) -> None:
+        """Nobody looks at it so any more."""
+        self._views.pop(choice, None)
+
+    def _all_views(self) -> list[View]:
+        return [self._whole, *self._views.values()]
 
     def kept(self) -> range:
         """Starts of the windows held, from the oldest to the one that is open now."""
-        now = self._clock()
-        return range(self._recent.oldest_kept(now), floor_to(now, self.width) + self.width, self.width)
+        now = self.clock()
+        return range(self.recent.oldest_kept(now), floor_to(now, self.width) + self.width, self.width)
 
     def open_windows(self) -> range:
         """Starts of the windows that realtime shows, and that may well change still."""
         return self.kept()[-WINDOWS - 1 :]
 
-    def take(self, position: Position, frames: Iterable[CommitFrame]) -> None:
-        """Move on to `position`, past these frames."""
+    def take(self, live: EntryNumber, frames: Iterable[CommitFrame]) -> None:
+        """Move on to the entry `live`, past these frames."""
         oldest = self.kept().start
         for frame in frames:
             seen = change_of(frame, self.width)
@@ -63,71 +77,42 @@ class LiveState:
             if frame.width == self.width:
                 for change in frame.changes:
                     if change.start >= oldest:
-                        self._recent.put(frame.shard, change.start, change.series, change.window)
-        self.position = position
+                        self.recent.put(frame.shard, change.start, change.series, change.window)
+        self.position = Position(live, self.position.alert)
+
+    def tell(self, alert: Alert) -> None:
+        """Move on to an alert, which is remembered."""
+        self.alerts.note(alert)
+        self.position = Position(self.position.live, alert.number)
 
     def reload(self, shard: int, start: int, stored: Mapping[bytes, bytes]) -> None:
         """Take Redis' own word on one window of one shard."""
-        if changed := self._recent.replace(shard, start, stored):
+        if changed := self.recent.replace(shard, start, stored):
             self.unsent = joined([self.unsent, Change(frozenset(changed))])
-            self._latest = None
+            for view in self._all_views():
+                view.renew()
 
     def settle(self) -> None:
         """What was loaded is the beginning, not a change."""
         self.unsent = Change()
+        self.loaded = True
 
     def flush(self) -> Change:
         """What the next frame shows; the journal remembers it."""
         change, self.unsent = self.unsent, Change()
-        if self.journal is not None:
-            self.journal.note(self.position.live, change)
+        self.journal.note(self.position.live, change)
         return change
 
     def prune(self) -> None:
-        self._recent.prune(self._clock())
-        self._cells.prune(self.kept().start)
+        self.recent.prune(self.clock())
+        for view in self._all_views():
+            view.prune(self.kept().start)
 
     def realtime(self) -> Realtime:
-        return self._now.at(self._clock())
+        return self._whole.realtime()
 
-    def snapshot(self) -> Message:
-        now = self._clock()
-        if self._latest is not None:
-            made, latest = self._latest
-            if latest.position == self.position and 0 <= now - made < SNAPSHOT_AGE:
-                return latest
-        since = floor_to(now, self.width) - (SHOWN - 1) * self.width
-        content = Snapshot(
-            id=str(self.position),
-            at=now,
-            version=self._version,
-            demo=self._demo,
-            width=self.width,
-            windows=self._cells.windows(self._recent, self._recent.slots(since)),
-            realtime=self.realtime(),
-        )
-        self._latest = (now, message(self.position, content))
-        return self._latest[1]
-
-    def frame(self, change: Change) -> Message:
-        recorded = None
-        if change.oldest is not None and change.newest is not None:
-            recorded = Recorded(newest=change.newest, oldest=change.oldest)
-        content = Frame(
-            id=str(self.position),
-            at=self._clock(),
-            recorded=recorded,
-            windows=self._cells.windows(self._recent, self._shown(change.slots)),
-            realtime=self.realtime(),
-        )
-        return message(self.position, content)
-
-    def _shown(self, slots: Iterable[Slot]) -> Iterable[Slot]:
-        oldest = self.kept().start
-        return [slot for slot in slots if slot[0] >= oldest]
-
-    def gap(self, since: str) -> Message:
-        return message(self.position, Gap(id=since, to=str(self.position), since=since))
+    def gap(self, since: Position) -> Message:
+        return message(self.position, Gap(id=str(since), to=str(self.position), since=str(since)))
 
     def heartbeat(self) -> Message:
-        return message(self.position, Heartbeat(id=str(self.position), at=self._clock()))
+        return message(self.position, Heartbeat(id=str(self.position), at=self.clock()))

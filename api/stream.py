@@ -1,35 +1,114 @@
 """`GET /api/stream`: the live feed as server-sent events."""
 
-from collections.abc import AsyncIterator
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
-from sse_starlette.sse import EventSourceResponse
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from vibezen.metrics.api.choice import MAX_GROUPED, MAX_INTERVAL, MAX_METRICS, Choice
 from vibezen.metrics.api.fanout import Subscriber
 from vibezen.metrics.api.hub import Hub
+from vibezen.metrics.api.messages import AlertMessage, Frame, Gap, Heartbeat, Snapshot
+from vibezen.metrics.serving.operation import Answer, Operation, Parameter
+
+if TYPE_CHECKING:
+    from vibezen.metrics.api.web import MetricsDashboard
+
+EVENT_STREAM: Final = "text/event-stream"
+_HEADERS: Final[Mapping[str, str]] = {
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",
+    "content-type": f"{EVENT_STREAM}; charset=utf-8",
+}
+"""A proxy must pass on each message as it comes."""
+
+_END_WITHIN: Final = 1.0
+"""Seconds that the end of a stream may wait for a client that does not read."""
 
 
-async def live_stream(request: Request, hub: Hub) -> "LiveResponse":
-    """Resumes after `Last-Event-ID`, which a browser sends by itself when it reconnects, else after `?since=`."""
-    since = request.headers.get("last-event-id") or request.query_params.get("since")
-    return LiveResponse(await hub.subscribe(since))
+class Asked(NamedTuple):
+    since: str | None
+    choice: Choice
 
 
-async def _events(subscriber: Subscriber) -> AsyncIterator[bytes]:
-    while message := await subscriber.next():
-        yield message.event
+def asked_of(connection: HTTPConnection, hub: Hub) -> Asked:
+    """What a client asks for, and after which position: `Last-Event-ID`, which a browser sends by itself when it
+    reconnects, else `?since=`. Raises BadParameter."""
+    parameters = {name: connection.query_params.getlist(name) for name in connection.query_params}
+    since = connection.headers.get("last-event-id") or connection.query_params.get("since")
+    return Asked(since, hub.choices.of_parameters(parameters))
 
 
-class LiveResponse(EventSourceResponse):
-    """Ends with its subscription, also when the client does not read and a message is stuck on its way."""
+def stream_operation(dashboard: MetricsDashboard) -> Operation:
+    """`GET /api/stream`"""
+
+    async def stream(request: Request) -> Response:
+        asked = asked_of(request, dashboard.hub)
+        return LiveResponse(await dashboard.hub.subscribe(asked.since, asked.choice))
+
+    return Operation(
+        "/api/stream",
+        stream,
+        "The live feed as server-sent events",
+        {
+            200: Answer(
+                "Events snapshot, frame, alert, gap, heartbeat",
+                Snapshot | Frame | AlertMessage | Gap | Heartbeat,
+                (EVENT_STREAM,),
+            )
+        },
+        parameters=(
+            Parameter(
+                "metric", str, f"Metrics to tell, with commas between them, at most {MAX_METRICS}; without it, all"
+            ),
+            Parameter("where", str, "Only series with these labels: key=value or key!=value", repeated=True),
+            Parameter(
+                "group_by", str, f"Labels to tell apart, with commas between them, of at most {MAX_GROUPED} metrics"
+            ),
+            Parameter("interval", float, f"Seconds between two frames at least, up to {MAX_INTERVAL:g}"),
+            Parameter("since", str, "The id after which to go on"),
+            Parameter("last-event-id", str, "The same, as browsers send it", place="header"),
+        ),
+    )
+
+
+class LiveResponse(Response):
+    """Ends with its subscription, also when the client does not read and a message is stuck on its way.
+
+    One task besides the request's own, and nothing but a `send` for each message.
+    """
 
     def __init__(self, subscriber: Subscriber) -> None:
+        super().__init__(headers=_HEADERS)
+        del self.headers["content-length"]
         self._subscriber = subscriber
-        super().__init__(_events(subscriber), ping=0)  # the feed has heartbeats of its own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._subscriber, anyio.CancelScope() as cancelled:
             self._subscriber.bind(cancelled)
-            await super().__call__(scope, receive, send)
+            leaving = asyncio.create_task(_left(receive, cancelled))
+            try:
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                if scope["method"] != "HEAD":
+                    await self._send_events(send)
+                with anyio.move_on_after(_END_WITHIN):
+                    await send({"type": "http.response.body", "body": b""})
+            finally:
+                leaving.cancel()
+
+    async def _send_events(self, send: Send) -> None:
+        while message := await self._subscriber.next():
+            await send({"type": "http.response.body", "body": message.event, "more_body": True})
+
+
+async def _left(receive: Receive, scope: anyio.CancelScope) -> None:
+    """End the response when its client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

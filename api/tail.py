@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from vibezen.metrics.api.alert_log import MAX_ALERTS, Alert
 from vibezen.metrics.api.journal import Change, change_of, joined
 from vibezen.metrics.api.position import EntryNumber, Position, entry_id, entry_number
 from vibezen.metrics.connection import MAX_BLOCK, readable_together
@@ -16,6 +18,8 @@ from vibezen.metrics.window_reader import Fetched, fetch, shard_count
 
 READ_COUNT: Final = 16
 """Entries taken in one read: an entry may hold a megabyte."""
+TRANSITION: Final = "transition"
+"""The only field of an entry of the alert stream: a JSON object."""
 
 
 class Standing(NamedTuple):
@@ -38,7 +42,24 @@ class Entries(NamedTuple):
 
     position: Position
     frames: list[tuple[EntryNumber, Frame | None]]
+    alerts: list[Alert]
     more: bool
+
+
+class Standings(NamedTuple):
+    """Both streams as they are now."""
+
+    live: Standing
+    alerts: Standing
+
+    def continue_from(self, position: Position, before: "Standings") -> bool:
+        """Whether they are those that stood as `before`, with everything after `position`."""
+        return (
+            self.live.added >= before.live.added
+            and self.alerts.added >= before.alerts.added
+            and self.live.reaches_back_to(position.live)
+            and self.alerts.reaches_back_to(position.alert)
+        )
 
 
 class Tail:
@@ -47,14 +68,8 @@ class Tail:
     def __init__(self, commands: Redis, reader: Redis, keys: Keys, shards: int) -> None:
         self._commands, self._reader, self._keys, self._shards = commands, reader, keys, shards
 
-    async def standing(self) -> Standing:
-        return await self._standing(self._keys.frames)
-
-    async def end(self) -> Position:
-        """The position behind everything there is."""
-        live = await self._standing(self._keys.frames)
-        alerts = await self._standing(self._keys.transitions)
-        return Position(live.last, alerts.last)
+    async def standings(self) -> Standings:
+        return Standings(await self._standing(self._keys.frames), await self._standing(self._keys.transitions))
 
     async def _standing(self, stream: str) -> Standing:
         try:
@@ -71,13 +86,13 @@ class Tail:
         """What came after a position; waits up to MAX_BLOCK seconds for the first entry when asked to."""
         answer = await self._read(after, int(MAX_BLOCK * 1000) if wait else None)
         live = answer.get(self._keys.frames.encode(), [])
-        alerts = answer.get(self._keys.transitions.encode(), [])
         frames = [(entry_number(entry), _frame(fields)) for entry, fields in live]
+        alerts = [_alert(entry, fields) for entry, fields in answer.get(self._keys.transitions.encode(), [])]
         position = Position(
             frames[-1][0] if frames else after.live,
-            entry_number(alerts[-1][0]) if alerts else after.alert,
+            alerts[-1].number if alerts else after.alert,
         )
-        return Entries(position, frames, len(live) == READ_COUNT or len(alerts) == READ_COUNT)
+        return Entries(position, frames, alerts, len(frames) == READ_COUNT or len(alerts) == READ_COUNT)
 
     async def _read(self, after: Position, block: int | None) -> dict[bytes, Any]:
         """Waits at the live stream, where the two cannot be read together: alerts are seen within half of `block`."""
@@ -106,11 +121,29 @@ class Tail:
                 return change
             lower, first = "(" + answer[-1][0].decode(), False
 
+    async def alerts(self, start: EntryNumber, stop: EntryNumber) -> list[Alert] | None:
+        """Alerts after `start`, up to and with `stop`; None when they are not all there any more, or too many."""
+        answer: Any = await self._commands.xrange(
+            self._keys.transitions, f"({entry_id(start)}", entry_id(stop), count=MAX_ALERTS + 1
+        )
+        standing = await self._standing(self._keys.transitions)  # afterwards: what was trimmed meanwhile was still read
+        if len(answer) > MAX_ALERTS or not standing.reaches_back_to(start):
+            return None
+        return [_alert(entry, fields) for entry, fields in answer]
+
     async def windows(self, width: int, starts: Iterable[int]) -> AsyncIterator[list[Fetched]]:
         """Stored windows of all shards."""
         shards = await shard_count(self._commands, self._keys, self._shards)
         async for batch in fetch(self._commands, self._keys, shards, width, list(starts)):
             yield batch
+
+
+def _alert(entry: bytes, fields: dict[bytes, bytes]) -> Alert:
+    try:
+        transition = msgspec.json.decode(fields[TRANSITION.encode()], type=dict[str, Any])
+    except (KeyError, ValueError, RecursionError):
+        return Alert(entry_number(entry), None)
+    return Alert(entry_number(entry), msgspec.json.encode(transition))  # on one line, as an event must be
 
 
 def _frame(fields: dict[bytes, bytes]) -> Frame | None:

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from vibezen.metrics.active_sessions import seen_since
 from vibezen.metrics.api.answering import Inquiry
 from vibezen.metrics.api.app import build
+from vibezen.metrics.api.choice import Choices
 from vibezen.metrics.api.export import ExportResponse, Exports
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.pipeline import Pipeline, pipeline, troubles
@@ -104,6 +105,8 @@ class MetricsDashboard:
             LiveState(finest, self._catalogue, version=_version(), demo=demo, clock=clock),
             Tail(self._commands, self._reader, self._keys, self.settings.streams.shards),
             self._check,
+            Choices(self.settings.aggregation.labels, self.settings.live.interval_seconds),
+            self.settings.live.max_clients,
         )
 
     @property

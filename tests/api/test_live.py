@@ -214,7 +214,7 @@ def test_client_that_comes_from_a_quicker_process_sees_no_id_twice(
     served: Served, windows: Windows, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
 ) -> None:
     """This process has read the entry, and has not sent it yet."""
-    monkeypatch.setattr(hub, "FRAME_INTERVAL", 3.0)
+    served.hub.interval = 3.0
     (seen,) = frames(windows, range(1, 2))
     wait_until(lambda: str(served.hub.position) == seen)
     with served.socket(since=seen) as one:
@@ -249,7 +249,7 @@ def test_position_that_never_was_is_answered_by_a_gap_and_a_snapshot(
 def test_alert_part_of_the_id_follows_the_alert_stream(
     served: Served, windows: Windows, client: redis.Redis, wait_until: WaitUntil
 ) -> None:
-    alert = client.xadd(windows.keys.transitions, {"what": "fired"})
+    alert = client.xadd(windows.keys.transitions, {"transition": '{"what": "fired"}'})
     assert isinstance(alert, bytes)
     wait_until(lambda: served.hub.position.alert != (0, 0))
     with served.socket() as one:
@@ -413,7 +413,7 @@ def test_client_that_leaves_frees_everything(served: Served, wait_until: WaitUnt
 def test_client_that_does_not_read_is_let_go_and_slows_nobody(
     served: Served, windows: Windows, path: str, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
 ) -> None:
-    monkeypatch.setattr(hub, "FRAME_INTERVAL", 0.0)
+    served.hub.interval = 0.0
     monkeypatch.setattr(fanout, "QUEUE", 4)
     # Large messages fill the kernel's buffers soon.
     windows.show([Change(OPEN, series_key(f"metric_{number}", {}), samples(1, at=NOW)) for number in range(300)])

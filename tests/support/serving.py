@@ -71,6 +71,12 @@ class Windows:
         self.store(start, metric, window, shard, 10, **labels)
         return self.show([Change(start, series_key(metric, labels), window)], shard)
 
+    def alert(self, number: int) -> str:
+        """A transition in the alert stream; its entry's id."""
+        added = self._client.xadd(self.keys.transitions, {"transition": f'{{"number": {number}}}'})
+        assert isinstance(added, bytes)
+        return added.decode()
+
     def show(self, changes: Sequence[Change], shard: int = 0) -> str:
         """A frame alone, with nothing stored."""
         newest = max(change.window.last_ts for change in changes)
@@ -101,15 +107,16 @@ class Served:
         return answer.status_code, answer.json()["error"]
 
     @contextmanager
-    def socket(self, since: str | None = None, **options: Any) -> Iterator["Socket"]:
-        query = "" if since is None else f"?since={since}"
-        with connect(f"ws://127.0.0.1:{self.port}/ws{query}", open_timeout=DEADLINE, **options) as connection:
+    def socket(self, since: str | None = None, *, choice: str = "", **options: Any) -> Iterator["Socket"]:
+        """`choice`: as in an address, `metric=cost&interval=1`."""
+        query = choice if since is None else f"since={since}&{choice}"
+        with connect(f"ws://127.0.0.1:{self.port}/ws?{query}", open_timeout=DEADLINE, **options) as connection:
             yield Socket(connection)
 
     @contextmanager
-    def events(self, since: str | None = None) -> Iterator[Iterator[Json]]:
+    def events(self, since: str | None = None, *, choice: str = "") -> Iterator[Iterator[Json]]:
         headers = {} if since is None else {"last-event-id": since}
-        with self.http.stream("GET", "/api/stream", headers=headers) as answer:
+        with self.http.stream("GET", f"/api/stream?{choice}", headers=headers) as answer:
             assert answer.status_code == 200, answer.read()
             yield _events(answer.iter_lines())
 
@@ -121,6 +128,9 @@ class Socket:
     def next(self) -> Json:
         message: Json = json.loads(self.connection.recv(timeout=DEADLINE))
         return message
+
+    def say(self, **message: Any) -> None:
+        self.connection.send(json.dumps(message))
 
     def until(self, condition: Callable[[Json], bool]) -> list[Json]:
         """Messages up to and with the first that meets the condition."""

@@ -61,7 +61,7 @@ def parse_question(parameters: Parameters, settings: Settings, now: float) -> Qu
     metric = parse_metric(texts.get("metric"))
     zone = parse_zone(texts.get("tz"))
     since, until = parse_range(texts, now, "now-1h")
-    group_by = _keys(texts.get("group_by", ""))
+    group_by = parse_keys(texts.get("group_by", ""))
     top = texts.get("top")
     if top and not group_by:
         raise BadParameter("top", "of which groups? Give group_by, too")
@@ -223,8 +223,8 @@ def _aggregates(text: str) -> tuple[str, ...]:
     return names
 
 
-def _keys(text: str) -> tuple[str, ...]:
-    """Metadata keys to group by."""
+def parse_keys(text: str) -> tuple[str, ...]:
+    """Metadata keys to group by, with commas between them."""
     names = tuple(_listed(text))
     for name in names:
         if not is_name(name):

@@ -70,14 +70,6 @@ class Auth(_Section, frozen=True):
     origins: tuple[str, ...] = ()
 
 
-class Live(_Section, frozen=True):
-    """The live feed. `max_clients_per_address`: WebSockets and streams that one address may hold open in one process;
-    this machine's own may hold any number."""
-
-    max_clients: Count = 5000
-    max_clients_per_address: Count = 200
-
-
 class Collection(_Section, frozen=True):
     """Switches for the three families of metrics; learning = quality, practice = performance."""
 
@@ -171,6 +163,16 @@ class External(_Section, frozen=True):
 
     url: str | None = None
     after_days: Count = 7
+
+
+class Live(_Section, frozen=True):
+    """The live feed. `interval_seconds`: between two frames at least. `max_clients`: of each process of the API;
+    `max_clients_per_address`: WebSockets and streams that one address may hold open in one process; this machine's own
+    may hold any number."""
+
+    interval_seconds: Annotated[float, Meta(ge=0.05, le=10)] = 0.25
+    max_clients: Count = 5000
+    max_clients_per_address: Count = 200
 
 
 class Queries(_Section, frozen=True):

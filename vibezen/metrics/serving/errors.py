@@ -97,9 +97,14 @@ async def _on_redis_error(request: HTTPConnection, error: Exception) -> Response
     return error_response(Away())
 
 
+def bad_parameter(error: BadParameter) -> ApiError:
+    """A parameter that is wrong, as an answer."""
+    return ApiError(400, error.reason, code="bad_parameter", field=error.field)
+
+
 async def _on_bad_parameter(request: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, BadParameter)
-    return error_response(ApiError(400, error.reason, code="bad_parameter", field=error.field))
+    return error_response(bad_parameter(error))
 
 
 async def _on_too_slow(request: HTTPConnection, error: Exception) -> Response:
