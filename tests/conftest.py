@@ -31,6 +31,7 @@ for _name in (
     "processes",
     "writers",
     "serving",
+    "following",
     "pipeline",
     "stored",
     "segments",

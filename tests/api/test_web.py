@@ -24,8 +24,6 @@ from vibezen.metrics import MetricsDashboard, MetricsStorage, WebDashboard, conf
 from vibezen.metrics.api import hub
 from vibezen.metrics.errors import AddressInUse, StoreError, StoreMismatch
 from vibezen.metrics.keys import Keys
-from vibezen.metrics.live import Change
-from vibezen.metrics.series import series_key
 from vibezen.metrics.settings import Settings
 
 pytestmark = pytest.mark.server
@@ -242,28 +240,6 @@ def test_termination_with_open_streams_takes_seconds_and_says_goodbye(start_api:
                 one.recv(timeout=DEADLINE)
             assert one.close_code == 1012
     assert "Traceback" not in role.said
-
-
-def test_termination_with_clients_that_do_not_read_takes_seconds(start_api: StartApi, windows: Windows) -> None:
-    role, port = start_api()
-    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    upgrade += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    start = int(httpx.get(f"http://127.0.0.1:{port}/api/metrics/realtime").json()["at"] // 10 * 10)
-    with ExitStack() as opened:
-        for path, more in [("/ws", upgrade), ("/api/stream", "")] * 3:
-            deaf = opened.enter_context(socket.socket())
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.connect(("127.0.0.1", port))
-            deaf.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}\r\n".encode())
-        with connect(f"ws://127.0.0.1:{port}/ws") as reader:
-            for number in range(1, 13):
-                window = samples(*range(number), at=start)
-                last = windows.show([Change(start, series_key(f"m{i}", {}), window) for i in range(300)])
-                while not json.loads(reader.recv(timeout=DEADLINE))["id"].startswith(last):
-                    pass
-        assert role.stop(10) == 0
-    assert "Traceback" not in role.said
-    assert "without completing" not in role.said
 
 
 def test_api_starts_without_redis_and_finds_it_later(

@@ -6,6 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
+
+from tests.support.serving import Windows
+
+
+@pytest.fixture
+def windows(client: redis.Redis) -> Windows:
+    """Writes windows, frames and alerts into the emptied server."""
+    return Windows(client)
 
 
 @pytest.fixture

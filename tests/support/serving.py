@@ -91,10 +91,17 @@ class Served:
 
     def __init__(self, dashboard: MetricsDashboard, web: WebDashboard) -> None:
         self.hub: Hub = dashboard.hub
+        self._web = web
         self.port = web.port
         self.storage: Path = dashboard.storage.path
         self.url = f"http://127.0.0.1:{web.port}"
         self.http = httpx.Client(base_url=self.url, timeout=DEADLINE)
+
+    @property
+    def connections(self) -> int:
+        """Connections that the server holds."""
+        assert self._web._server is not None
+        return len(self._web._server.server_state.connections)
 
     def get(self, path: str, /, **parameters: str) -> Json:
         answer = self.http.get(path, params=parameters)
