@@ -203,3 +203,29 @@ def test_oversized_body_is_refused(locked: Served) -> None:
 
 def test_open_server_has_no_login(served: Served) -> None:
     assert served.http.get("/login").status_code == 404
+
+
+def test_token_shown_rightly_before_goes_on_while_its_address_has_to_wait(locked: Served) -> None:
+    session = logged_in(locked)  # which shows the token, too
+    for _ in range(10):
+        assert asked(locked, {"authorization": "Bearer wrong"}) == 401
+    refused = locked.http.get("/api/metrics/realtime", headers={"authorization": "Bearer wrong"})
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+    assert locked.http.post("/login", content="wrong").status_code == 429
+    assert asked(locked, {"authorization": f"Bearer {TOKEN}"}) == 200
+    assert asked(locked, {"cookie": session}) == 200
+    assert asked(locked, {}) == 401  # nothing was guessed
+
+
+def test_listed_page_of_elsewhere_may_ask_and_read(redis_url: str, start_dashboard: StartDashboard) -> None:
+    app = "https://app.example"
+    served = start_dashboard(redis_url, auth=Auth(token=TOKEN, required=Required.ALWAYS, origins=(app,)))
+    preflight = {"origin": app, "access-control-request-method": "GET"}
+    answer = served.http.options("/api/metrics/realtime", headers=preflight)
+    assert answer.status_code == 204
+    assert "authorization" in answer.headers["access-control-allow-headers"]
+    shown = {"authorization": f"Bearer {TOKEN}", "origin": app}
+    assert served.http.get("/api/metrics/realtime", headers=shown).headers["access-control-allow-origin"] == app
+    assert connected(served, shown) == 200
+    other = served.http.get("/api/metrics/realtime", headers={**shown, "origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in other.headers
