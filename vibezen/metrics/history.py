@@ -55,8 +55,9 @@ class History(msgspec.Struct, omit_defaults=True):
     similar: list[str] = []
 
 
-async def history(gatherer: Gatherer, question: Question, now: float) -> History:
-    """Raises BadParameter when the answer would be too large, StoreError when files cannot be read."""
+async def history(gatherer: Gatherer, question: Question, now: float, most: int | None = None) -> History:
+    """Raises BadParameter when the answer would have more than `most` points (None: MAX_ANSWER_POINTS), StoreError when
+    files cannot be read."""
     plan = question.plan
     kind = gatherer.catalogue[question.metric].kind
     needed = question.aggregates if question.top is None else (*question.aggregates, _weight(kind))
@@ -72,7 +73,7 @@ async def history(gatherer: Gatherer, question: Question, now: float) -> History
         plan.edges,
     )
     gathered = await gatherer.gather(asked)
-    lines, omitted = await to_thread.run_sync(_lines, question, kind, gathered, now)
+    lines, omitted = await to_thread.run_sync(_lines, question, kind, gathered, now, most or MAX_ANSWER_POINTS)
     known = bool(lines) or question.metric in gatherer.catalogue
     return History(
         metric=question.metric,
@@ -98,7 +99,7 @@ async def _similar(gatherer: Gatherer, asked: Asked) -> list[str]:
     return get_close_matches(asked.metric or "", sorted(names), SIMILAR)
 
 
-def _lines(question: Question, kind: Kind, gathered: Gathered, now: float) -> tuple[list[Line], int]:
+def _lines(question: Question, kind: Kind, gathered: Gathered, now: float, most: int) -> tuple[list[Line], int]:
     """Every aggregate of every group, groups in the order of their labels; and how many groups are left out."""
     groups: dict[Group, dict[int, Cell]] = {}
     for (_, group, start), cell in gathered.cells.items():
@@ -106,7 +107,7 @@ def _lines(question: Question, kind: Kind, gathered: Gathered, now: float) -> tu
     shown = sorted(groups)
     if question.top is not None:
         shown = sorted(shown, key=lambda group: -_weight_of(groups[group], kind))[: question.top]
-    _bound(question, [groups[group] for group in shown])
+    _bound(question, [groups[group] for group in shown], most)
     steps, spans = question.plan.steps(), list(question.plan.spans())
     lines = []
     for group in sorted(shown):
@@ -128,9 +129,9 @@ def _weight_of(steps: Steps, kind: Kind) -> float:
     return sum(total.sum if kind is Kind.COUNTER else total.count for total in totals)
 
 
-def _bound(question: Question, groups: Sequence[Steps]) -> None:
+def _bound(question: Question, groups: Sequence[Steps], most: int) -> None:
     """Raises BadParameter when the answer would be too large."""
-    if len(groups) * len(question.aggregates) * len(question.plan.steps()) > MAX_ANSWER_POINTS:
+    if len(groups) * len(question.aggregates) * len(question.plan.steps()) > most:
         raise BadParameter(
             "group_by", f"{len(groups)} series are too many here; take a coarser step, fewer labels or top=10"
         )

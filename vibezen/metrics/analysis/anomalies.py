@@ -43,6 +43,9 @@ SEASON: Final = 14 * DAY
 """Seconds before a step in which the same hours of the day are looked at."""
 MIN_DAYS: Final = 5
 """Days on which that hour must have numbers: of fewer, one odd day is a quarter of all."""
+MAX_POINTS: Final = 200_000
+"""Numbers of all series that are looked at, with how many samples each stands on: some two seconds of arithmetic. The
+answer holds few of them."""
 SHORT: Final = 300
 """Seconds of a step below which hours of the day are compared only where that is asked for: two weeks of short steps
 cost a long reading."""
@@ -168,7 +171,7 @@ def _threshold(text: str | None) -> float:
 async def anomalies(gatherer: Gatherer, asked: Standout, now: float) -> Anomalies:
     """Raises BadParameter when the answer would be too large, StoreError when files cannot be read."""
     question = asked.question
-    found = await history(gatherer, question, now)
+    found = await history(gatherer, question, now, MAX_POINTS)
     spec = gatherer.catalogue[question.metric]
     agg = question.aggregates[0]
     unit = unit_of(Reading(question.metric, agg), None, gatherer.catalogue)
