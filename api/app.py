@@ -10,7 +10,8 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 from starlette.websockets import WebSocket
 
 from vibezen.metrics.api import parameters
@@ -233,7 +234,7 @@ def _live_socket(dashboard: MetricsDashboard) -> BaseRoute:
 class _Unknown:
     """Whatever below /api nobody knows, by any method."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         raise ApiError(404, f"there is no {scope['path'][:200]} here")
 
 

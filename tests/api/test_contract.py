@@ -75,7 +75,9 @@ def attack(url: str) -> None:
     statuses: Counter[int] = Counter()
     with requests.Session() as session:
         for schema, mode, count in ((right, GenerationMode.POSITIVE, RIGHT), (wrong, GenerationMode.NEGATIVE, WRONG)):
-            for operation in (found.ok() for found in schema.get_all_operations()):
+            for found in schema.get_all_operations():
+                operation: Any = found
+                operation = operation.ok()
                 described = document["paths"][operation.path][operation.method]
                 if set(described["responses"]["200"]["content"]) == {"text/event-stream"}:
                     continue

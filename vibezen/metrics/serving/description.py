@@ -64,7 +64,9 @@ class Description:
 
     def _own(self) -> list[Operation]:
         async def openapi(request: Request) -> Response:
-            return Response(msgspec.json.encode(self.document(request)), headers=_HEADERS, media_type="application/json")
+            return Response(
+                msgspec.json.encode(self.document(request)), headers=_HEADERS, media_type="application/json"
+            )
 
         async def docs(request: Request) -> Response:
             url = str(request.base_url).rstrip("/")
