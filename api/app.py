@@ -10,8 +10,11 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.types import Receive, Send
+from starlette.types import Scope as AsgiScope
 from starlette.websockets import WebSocket
 
+from vibezen.metrics.api import parameters
 from vibezen.metrics.api.analysis import analysis_operations
 from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.api.login import OPEN, login_routes
@@ -23,17 +26,24 @@ from vibezen.metrics.api.site import Site
 from vibezen.metrics.api.socket import live_socket
 from vibezen.metrics.api.stream import stream_operation
 from vibezen.metrics.api.tickets import ticket_operation
-from vibezen.metrics.api.watching import SampleResponse, is_live, parse_watch
+from vibezen.metrics.api.watching import Sample, SampleResponse, is_live, parse_watch
 from vibezen.metrics.errors import BadParameter
+from vibezen.metrics.export_format import MEDIA_TYPES
 from vibezen.metrics.history import History
 from vibezen.metrics.inventory import Inventory
 from vibezen.metrics.search import Events
 from vibezen.metrics.serving.access import Access
+from vibezen.metrics.serving.access_log import AccessLog
 from vibezen.metrics.serving.answers import Health, answer
+from vibezen.metrics.serving.compression import Compression
+from vibezen.metrics.serving.description import About, Description
 from vibezen.metrics.serving.doors import PROBES, Doors
 from vibezen.metrics.serving.errors import HANDLERS, ApiError, bad_parameter, error_response
 from vibezen.metrics.serving.guard import Guard
-from vibezen.metrics.serving.operation import Answer, Handler, Operation, Scope
+from vibezen.metrics.serving.limits import Limits
+from vibezen.metrics.serving.operation import EVENT_STREAM, JSON, Answer, Operation, Scope
+from vibezen.metrics.serving.reception import Reception
+from vibezen.metrics.serving.version import package_version
 from vibezen.metrics.settled import KeptAnswers
 from vibezen.metrics.summary import Summary
 
@@ -42,8 +52,18 @@ if TYPE_CHECKING:
 
 MAX_BODY: Final = 64 * 1024
 """Bytes: no route here takes more than a token."""
-LIVE: Final = ("/api/stream", "/api/replay")
+STAYS_OPEN: Final = ("/api/stream", "/api/replay")
 """Answers that stay open, so that their number is bounded."""
+
+TITLE: Final = "VIBEZEN Metrics: HTTP API"
+TEXT: Final = """\
+Metrics of AI-assisted software work: now, over time, live, and as reports. All times are Unix seconds in UTC; a missing
+number is null, never 0. `HEAD` is answered wherever `GET` is, and `OPTIONS` names a path's methods. Every answer has an
+`X-Request-Id`; text is compressed by gzip for who asks for it.
+
+Events are sent to the gateway, on port 4318, which describes itself the same way."""
+EVENTS: Final = "Events"
+HEALTH: Final = "Health"
 
 
 def asked(request: Request) -> dict[str, list[str]]:
@@ -53,19 +73,27 @@ def asked(request: Request) -> dict[str, list[str]]:
 
 def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
     """The application; the dashboard is opened and closed by whoever serves it."""
-    answered = operations(dashboard)
-    doors = Doors(Scope.READ, answered, {**PROBES, **OPEN}, LIVE)
+    description = Description(
+        operations(dashboard),
+        About(TITLE, TEXT, package_version(), cookie=True, open=access.keyring is None),
+    )
+    access_log = AccessLog(description.operations) if dashboard.settings.log.access else None
+    doors = Doors(Scope.READ, description.operations, {**PROBES, **OPEN}, STAYS_OPEN)
     return Starlette(
         routes=[
-            *(operation.route() for operation in answered),
+            *description.routes(),
             _live_socket(dashboard),
             *login_routes(access),
             _unknown_api(),
             _site(dashboard),
         ],
-        middleware=[Middleware(Guard, access, doors, redeem=dashboard.tickets.redeem)],
+        middleware=[
+            Middleware(Reception, access_log),
+            Middleware(Guard, access, doors, redeem=dashboard.tickets.redeem),
+            Middleware(Compression),
+            Middleware(Limits, MAX_BODY),
+        ],
         exception_handlers=HANDLERS,
-        max_body_size=MAX_BODY,
     )
 
 
@@ -90,10 +118,10 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
         return answer(await while_connected(request, partial(dashboard.catalogue, **asked(request))))
 
     async def events(request: Request) -> Response:
-        parameters = asked(request)
-        if is_live(parameters):
-            return SampleResponse(dashboard.watching.join(parse_watch(parameters)))
-        return answer(await while_connected(request, partial(dashboard.events, **parameters)))
+        given = asked(request)
+        if is_live(given):
+            return SampleResponse(dashboard.watching.join(parse_watch(given)))
+        return answer(await while_connected(request, partial(dashboard.events, **given)))
 
     async def pipeline(request: Request) -> Response:
         return answer(await dashboard.pipeline())
@@ -105,25 +133,90 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
         reasons = await dashboard.troubles()
         return answer(Health("not ready", reasons), 503) if reasons else answer(Health("ready"))
 
-    def told(path: str, handler: Handler, summary: str, type_: Any, *, scope: Scope | None = Scope.READ) -> Operation:
-        return Operation(path, handler, summary, {200: Answer(summary, type_)}, scope=scope)
-
     return [
-        told("/api/metrics/realtime", realtime, "Every metric now", Realtime),
-        told("/api/metrics/history", history, "One metric over time", History),
-        told("/api/metrics/summary", summary, "Every metric over a range, against the range before", Summary),
-        told("/api/metrics/export", export, "Events as a file", None),
+        Operation(
+            "/api/metrics/realtime",
+            realtime,
+            "Every metric now, over the newest minute of windows, with the change against the minute before",
+            {200: Answer("The newest numbers", Realtime)},
+        ),
+        Operation(
+            "/api/metrics/history",
+            history,
+            "One metric over time, any range",
+            settled("Its series", History),
+            "Steps in which nothing was recorded are null, for every aggregate. The range is rounded out to whole "
+            "steps; `sources` tells what each hour of the answer was taken from.",
+            parameters.HISTORY,
+        ),
+        Operation(
+            "/api/metrics/summary",
+            summary,
+            "Every metric over a range, against the equal range before",
+            settled("Totals and percentiles", Summary),
+            parameters=parameters.SUMMARY,
+        ),
         report_operation(dashboard, kept),
         *analysis_operations(dashboard, kept),
         *session_operations(dashboard, kept),
-        told("/api/catalogue", catalogue, "Metrics with unit, kind, labels and their values", Inventory),
-        told("/api/events", events, "Single events, or a live sample of them", Events),
-        told("/api/pipeline", pipeline, "Shards, groups, owners, lag, the books, the store, the server", Pipeline),
+        Operation(
+            "/api/metrics/export",
+            export,
+            "The events themselves as a file, of any size",
+            {200: Answer("The file, streamed", media=tuple(kind.partition(";")[0] for kind in MEDIA_TYPES.values()))},
+            "What goes wrong after its beginning cuts the transfer, so that a short file cannot be taken for a whole "
+            "one.",
+            parameters.EXPORT,
+        ),
+        Operation(
+            "/api/catalogue",
+            catalogue,
+            "Metrics with unit, kind, labels and the values these have",
+            {200: Answer("All metrics declared, and those found", Inventory)},
+            parameters=parameters.CATALOGUE,
+            group=EVENTS,
+        ),
+        Operation(
+            "/api/events",
+            events,
+            "Single events, by time, metric and metadata; or a live sample of them",
+            {200: Answer("Events in order of time; or samples", Events, (JSON, EVENT_STREAM), Sample)},
+            "`next` in an answer is the `cursor` of what follows, null at the end.\n\nWith `live=true` each message is "
+            "a random sample of what arrived in the last half second, and says how many events there were.",
+            parameters.SEARCH,
+            group=EVENTS,
+        ),
         stream_operation(dashboard),
         ticket_operation(dashboard.tickets),
-        told("/healthz", healthz, "Whether the process lives", Health, scope=None),
-        told("/readyz", readyz, "Whether it can answer, and events can be stored", Health, scope=None),
+        Operation(
+            "/api/pipeline",
+            pipeline,
+            "Shards, groups, owners, lag, the books, the store, the server",
+            {200: Answer("How the pipeline does", Pipeline)},
+            group=HEALTH,
+        ),
+        Operation(
+            "/healthz",
+            healthz,
+            "Whether the process lives",
+            {200: Answer("It does", Health)},
+            scope=None,
+            group=HEALTH,
+        ),
+        Operation(
+            "/readyz",
+            readyz,
+            "Whether it can answer, and events can be stored",
+            {200: Answer("Both", Health), 503: Answer("Not now, for these reasons", Health)},
+            scope=None,
+            group=HEALTH,
+        ),
     ]
+
+
+def settled(description: str, type_: Any) -> dict[int, Answer]:
+    """Of a question about the past, whose answer has an ETag."""
+    return {200: Answer(description, type_), 304: Answer("What `If-None-Match` names is still the answer", media=())}
 
 
 def _live_socket(dashboard: MetricsDashboard) -> BaseRoute:
@@ -138,11 +231,15 @@ def _live_socket(dashboard: MetricsDashboard) -> BaseRoute:
     return WebSocketRoute("/ws", socket)
 
 
-def _unknown_api() -> BaseRoute:
-    async def unknown(request: Request) -> Response:
-        raise ApiError(404, f"there is no {request.url.path} here")
+class _Unknown:
+    """Whatever below /api nobody knows, by any method."""
 
-    return Route("/api/{rest:path}", unknown)
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        raise ApiError(404, f"there is no {scope['path'][:200]} here")
+
+
+def _unknown_api() -> BaseRoute:
+    return Route("/api/{rest:path}", _Unknown())
 
 
 def _site(dashboard: MetricsDashboard) -> BaseRoute:

@@ -8,9 +8,10 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from vibezen.metrics.api import parameters
 from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.reports.as_html import policy_of
-from vibezen.metrics.reports.rendering import file_name, format_of
+from vibezen.metrics.reports.rendering import FORMATS, file_name, format_of
 from vibezen.metrics.reports.report import Report
 from vibezen.metrics.serving.operation import Answer, Operation
 from vibezen.metrics.settled import KeptAnswers
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
 def report_operation(dashboard: MetricsDashboard, kept: KeptAnswers) -> Operation:
     async def report(request: Request) -> Response:
-        parameters = {name: request.query_params.getlist(name) for name in request.query_params}
-        chosen = format_of((parameters.get("format") or ["json"])[0] or "json")
-        inquiry = await dashboard.inquire_report(parameters)
+        given = {name: request.query_params.getlist(name) for name in request.query_params}
+        chosen = format_of((given.get("format") or ["json"])[0] or "json")
+        inquiry = await dashboard.inquire_report(given)
         if chosen.name == "json":
             return await respond(request, inquiry, kept)
         made = await while_connected(request, inquiry.answer)
@@ -38,4 +39,13 @@ def report_operation(dashboard: MetricsDashboard, kept: KeptAnswers) -> Operatio
             headers["content-security-policy"] = f"{policy_of(text)}; frame-ancestors 'none'"
         return Response(text, headers=headers, media_type=chosen.media_type)
 
-    return Operation("/api/metrics/report", report, "A report about a period", {200: Answer("The report", Report)})
+    return Operation(
+        "/api/metrics/report",
+        report,
+        "A report about a period",
+        {
+            200: Answer("The report", Report, tuple(kind.media_type.partition(";")[0] for kind in FORMATS.values())),
+            304: Answer("What `If-None-Match` names is still the answer", media=()),
+        },
+        parameters=parameters.REPORT,
+    )

@@ -24,6 +24,12 @@ class Site:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_http = scope["type"] == "http"
+        if is_http and scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(405, headers={"allow": "GET, HEAD"})
+        if is_http and ".." in scope["path"].split(
+            "/"
+        ):  # within the page such a path would be a folder's, and redirected
+            raise HTTPException(404)
         answer = (self._unavailable(scope) or self._files) if is_http else Response(status_code=404)
         await answer(scope, receive, send)
 

@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Self, TypeVar
 
 import anyio
@@ -48,9 +47,11 @@ from vibezen.metrics.reports.asking import parse_report, report
 from vibezen.metrics.reports.report import Report
 from vibezen.metrics.search import Events, parse_search, search
 from vibezen.metrics.serving.access import Access, access_for, page_url
+from vibezen.metrics.serving.access_log import show_on_stderr
 from vibezen.metrics.serving.errors import Away
 from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, until_asked
 from vibezen.metrics.serving.tls import tls_of
+from vibezen.metrics.serving.version import package_version
 from vibezen.metrics.sessions import ACTIVE_SECONDS
 from vibezen.metrics.settings import Settings
 from vibezen.metrics.settled import Settled
@@ -102,7 +103,7 @@ class MetricsDashboard:
         self._following: asyncio.Task[None] | None = None
         finest = self.settings.aggregation.widths[0].seconds
         self.hub = Hub(
-            LiveState(finest, self._catalogue, version=_version(), demo=demo, clock=clock),
+            LiveState(finest, self._catalogue, version=package_version(), demo=demo, clock=clock),
             Tail(self._commands, self._reader, self._keys, self.settings.streams.shards),
             self._check,
             Choices(self.settings.aggregation.labels, self.settings.live.interval_seconds),
@@ -315,6 +316,8 @@ class WebDashboard:
     def _make_server(self, bound: socket.socket) -> Server:
         address, self._port = bound.getsockname()[:2]
         settings = self._dashboard.settings
+        if settings.log.access:
+            show_on_stderr()
         self._access = access = access_for(self._host, address, self._dashboard.storage.path, settings)
         return Server(
             build(self._dashboard, access),
@@ -365,10 +368,3 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None) 
 
 async def _unnamed() -> None:
     """Of an answer that may change."""
-
-
-def _version() -> str:
-    try:
-        return version("vibezen-metrics")
-    except PackageNotFoundError:  # run from a folder that was never installed
-        return "unknown"

@@ -18,6 +18,7 @@ from vibezen.metrics.producers.appender import Appender
 from vibezen.metrics.producers.body import Room
 from vibezen.metrics.producers.gateway_app import build
 from vibezen.metrics.serving.access import Access, access_for, needs_token, page_url
+from vibezen.metrics.serving.access_log import show_on_stderr
 from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, served, until_asked
 from vibezen.metrics.serving.tls import tls_of
 from vibezen.metrics.serving.tokens import FIRST_FILE
@@ -60,9 +61,10 @@ async def gateway(settings: Settings, *, port: int | None = None, clock: Clock =
     except BaseException:
         bound.close()
         raise
-    server = Server(
-        build(appender, access, clock, Room()), lambda: None, appender.is_alive, each_second=access.refresh, tls=tls
-    )
+    if settings.log.access:
+        show_on_stderr()
+    app = build(appender, access, clock, Room(), access_log=settings.log.access)
+    server = Server(app, lambda: None, appender.is_alive, each_second=access.refresh, tls=tls)
     appender.start()
     adopting.start()
     try:

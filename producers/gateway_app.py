@@ -2,29 +2,49 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from http import HTTPMethod
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from vibezen.metrics.clock import Clock
 from vibezen.metrics.errors import MalformedEvent, UntimelyEvent
+from vibezen.metrics.event import MAX_BATCH_EVENTS, Event
 from vibezen.metrics.producers.appender import Appender
 from vibezen.metrics.producers.body import Room, read_body
 from vibezen.metrics.producers.idempotency import HEADER, Key, parse_key
 from vibezen.metrics.producers.intake import batches, judge_body
 from vibezen.metrics.serving.access import Access
+from vibezen.metrics.serving.access_log import AccessLog
 from vibezen.metrics.serving.answers import Health, answer
+from vibezen.metrics.serving.compression import Compression
+from vibezen.metrics.serving.description import About, Description
 from vibezen.metrics.serving.doors import Doors
 from vibezen.metrics.serving.errors import HANDLERS, Detail
 from vibezen.metrics.serving.guard import Guard
-from vibezen.metrics.serving.operation import Scope
+from vibezen.metrics.serving.limits import Limits
+from vibezen.metrics.serving.operation import JSON, Answer, Handler, Operation, Parameter, Scope
+from vibezen.metrics.serving.reception import Reception
+from vibezen.metrics.serving.version import package_version
 from vibezen.metrics.verdict import Rejected, Verdict
 
+PATH: Final = "/api/events"
+NDJSON: Final = "application/x-ndjson"
+TITLE: Final = "VIBEZEN Metrics: gateway"
+TEXT: Final = """\
+Takes events in over HTTP. The API, on port 8080, answers questions about them and describes itself the same way."""
+KEY: Final = Parameter(
+    HEADER,
+    Annotated[str, Meta(pattern=r"^[!#-.0-~]{1,200}/[1-9][0-9]{0,14}$")],
+    "`<producer>/<number>`: who sends, and the number of the body's first event among all of theirs that were "
+    "accepted, from 1. With it a retry adds nothing.",
+    place="header",
+)
 LISTED: Final = 20
 """Refused events that an answer names; of more it gives the number alone."""
 
@@ -53,7 +73,7 @@ class Taken(msgspec.Struct, omit_defaults=True):
     error: Detail | None = None
 
 
-def build(appender: Appender, access: Access, clock: Clock, room: Room) -> Starlette:
+def build(appender: Appender, access: Access, clock: Clock, room: Room, *, access_log: bool = False) -> Starlette:
     """The application; the appender is started and stopped by whoever serves it."""
 
     async def events(request: Request) -> Response:
@@ -69,13 +89,45 @@ def build(appender: Appender, access: Access, clock: Clock, room: Room) -> Starl
         trouble = appender.trouble
         return answer(Health("ready") if trouble is None else Health("not ready", [trouble]), 503 if trouble else 200)
 
-    return Starlette(
-        routes=[
-            Route("/api/events", events, methods=["POST"]),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
+    def probe(path: str, handler: Handler, summary: str) -> Operation:
+        answers = {200: Answer("It is so", Health), 503: Answer("Not now, for these reasons", Health)}
+        return Operation(path, handler, summary, answers, scope=None, group="Health")
+
+    description = Description(
+        [
+            Operation(
+                PATH,
+                events,
+                "Events sent in",
+                {
+                    200: Answer("All are in the stream", Taken),
+                    207: Answer("Some are, the others are named", Taken),
+                    409: Answer("With a key: events before these never came; `next` says from where", Taken),
+                    422: Answer("No event keeps the rules", Taken),
+                },
+                f"One JSON object a line, or an array of them; up to {MAX_BATCH_EVENTS} events and 1 MiB, packed by "
+                "gzip or not. Answered once Redis has them.\n\nA bad event is refused with its index and the reason, "
+                "its good neighbours are taken.",
+                (KEY,),
+                body=Answer("The events.", list[Event], (JSON, NDJSON)),
+                method=HTTPMethod.POST,
+                scope=Scope.WRITE,
+                errors=(408, 413, 415),
+                group="Events",
+            ),
+            probe("/healthz", healthz, "Whether the process lives"),
+            probe("/readyz", readyz, "Whether events can be taken"),
         ],
-        middleware=[Middleware(Guard, access, Doors(Scope.WRITE), login=False)],
+        About(TITLE, TEXT, package_version(), cookie=False, open=access.keyring is None),
+    )
+    return Starlette(
+        routes=description.routes(),
+        middleware=[
+            Middleware(Reception, AccessLog(description.operations) if access_log else None),
+            Middleware(Guard, access, Doors(Scope.WRITE, description.operations), login=False),
+            Middleware(Compression),
+            Middleware(Limits),
+        ],
         exception_handlers=HANDLERS,
     )
 

@@ -210,13 +210,18 @@ def test_errors_and_probes_have_the_shapes_of_the_api(door: Door) -> None:
     for method, path, status, code in [
         ("GET", PATH, 405, "method_not_allowed"),
         ("PUT", PATH, 405, "method_not_allowed"),
-        ("OPTIONS", PATH, 405, "method_not_allowed"),
         ("GET", "/", 404, "not_found"),
         ("POST", "/api/nothing", 404, "not_found"),
         ("POST", "/v1/metrics", 404, "not_found"),
     ]:
         answer = door.http.request(method, path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), (method, path)
+
+
+def test_path_tells_its_methods(door: Door) -> None:
+    answer = door.http.options(PATH)
+    assert (answer.status_code, answer.headers["allow"]) == (204, "OPTIONS, POST")
+    assert door.http.get(PATH).headers["allow"] == "OPTIONS, POST"
 
 
 def test_first_event_makes_the_stream_with_its_groups(door: Door, client: redis.Redis) -> None:

@@ -45,20 +45,24 @@ _known_names: set[str] = set()
 _KNOWN_NAMES_BOUND = 10_000
 
 
+_NAMED: Final = {"pattern": "^[a-z][a-z0-9_.]{0,99}$"}
+"""What `is_name` checks, for descriptions: msgspec does not look at it."""
+
+
 class Event(msgspec.Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """An event as it stands on a line. `ts`: Unix seconds; None only before the door has filled it in.
 
     The bounds here are checked while decoding, where they cost nothing; names and the latest time are not among them.
     """
 
-    metric: str
+    metric: Annotated[str, Meta(extra_json_schema=_NAMED)]
     value: float
     ts: Annotated[float, Meta(ge=MIN_TS, lt=MAX_TS)] | None = None
     sample_rate: Annotated[float, Meta(ge=MIN_SAMPLE_RATE, le=1)] = 1.0
     count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 1
     metadata: Annotated[
         dict[str, Annotated[str, Meta(max_length=MAX_VALUE_CHARS)] | int | float | bool | None],
-        Meta(max_length=MAX_METADATA_KEYS),
+        Meta(max_length=MAX_METADATA_KEYS, extra_json_schema={"propertyNames": _NAMED}),
     ] = {}
 
 

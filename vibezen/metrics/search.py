@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from functools import partial
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from anyio import to_thread
@@ -24,6 +24,9 @@ SECONDS: Final = 5.0
 _CURSOR = re.compile(r"(\d{9,12}(?:\.\d{1,9})?):(\d{1,7})\Z")
 
 
+JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+
+
 class Found(msgspec.Struct, omit_defaults=True):
     """An event as it stands on its line."""
 
@@ -32,7 +35,7 @@ class Found(msgspec.Struct, omit_defaults=True):
     value: float
     sample_rate: float = WHOLE
     count: int = 1
-    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    metadata: JsonObject = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
 
 
 class Events(msgspec.Struct):

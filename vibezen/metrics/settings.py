@@ -189,6 +189,12 @@ class Reports(_Section, frozen=True):
     dir: Path | None = None
 
 
+class Log(_Section, frozen=True):
+    """What servers tell on standard error. `access`: each request, as a line of JSON."""
+
+    access: bool = False
+
+
 class Settings(_Section, frozen=True):
     """All of `vibezen.metrics`. Times are seconds unless a name says otherwise.
 
@@ -220,6 +226,7 @@ class Settings(_Section, frozen=True):
     external: External = External()
     queries: Queries = Queries()
     reports: Reports = Reports()
+    log: Log = Log()
     sampling: dict[str, Rate] = {}
     metrics: dict[str, MetricSpec] = {}
     source: Path | None = None

@@ -25,9 +25,11 @@ _CODES: Final = {
     405: "method_not_allowed",
     408: "too_slow",
     413: "too_large",
+    414: "address_too_long",
     415: "unsupported",
     422: "invalid",
     429: "too_many_attempts",
+    431: "headers_too_large",
     503: "unavailable",
 }
 

@@ -69,7 +69,10 @@ class Guard:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 answered = MutableHeaders(raw=message.setdefault("headers", []))
                 for name, value in told.items():
-                    answered.setdefault(name, value)  # a report has a policy of its own
+                    if name == "vary":
+                        answered.add_vary_header(value)
+                    else:
+                        answered.setdefault(name, value)  # a report has a policy of its own
             await send(message)
 
         preflight = bool(self._access.origins) and is_preflight(scope, headers)

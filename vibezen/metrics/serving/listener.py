@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from vibezen.metrics.errors import AddressInUse
+from vibezen.metrics.serving import request_id
 from vibezen.metrics.serving.tls import Tls
 
 USER_TIMEOUT_MS: Final = 30_000
@@ -90,11 +91,14 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         log = logging.getLogger("uvicorn.error")
-        log.addFilter(_is_no_cut_stream)
+        filters = (_is_no_cut_stream, request_id.add_to)
+        for each in filters:
+            log.addFilter(each)
         try:
             yield
         finally:
-            log.removeFilter(_is_no_cut_stream)
+            for each in filters:
+                log.removeFilter(each)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
