@@ -16,6 +16,7 @@ from vibezen.metrics.api.analysis import analysis_operations
 from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.api.login import OPEN, login_routes
 from vibezen.metrics.api.pipeline import Pipeline
+from vibezen.metrics.api.prometheus.operation import prometheus_operation
 from vibezen.metrics.api.realtime import Realtime
 from vibezen.metrics.api.reports import report_operation
 from vibezen.metrics.api.sessions import session_operations
@@ -30,6 +31,7 @@ from vibezen.metrics.inventory import Inventory
 from vibezen.metrics.search import Events
 from vibezen.metrics.serving.access import Access
 from vibezen.metrics.serving.answers import Health, answer
+from vibezen.metrics.serving.counting import Counting
 from vibezen.metrics.serving.doors import PROBES, Doors
 from vibezen.metrics.serving.errors import HANDLERS, ApiError, bad_parameter, error_response
 from vibezen.metrics.serving.guard import Guard
@@ -44,6 +46,7 @@ MAX_BODY: Final = 64 * 1024
 """Bytes: no route here takes more than a token."""
 LIVE: Final = ("/api/stream", "/api/replay")
 """Answers that stay open, so that their number is bounded."""
+SOCKET: Final = "/ws"
 
 
 def asked(request: Request) -> dict[str, list[str]]:
@@ -55,6 +58,7 @@ def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
     """The application; the dashboard is opened and closed by whoever serves it."""
     answered = operations(dashboard)
     doors = Doors(Scope.READ, answered, {**PROBES, **OPEN}, LIVE)
+    paths = {*(operation.path for operation in answered), SOCKET, "/"}
     return Starlette(
         routes=[
             *(operation.route() for operation in answered),
@@ -63,7 +67,10 @@ def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
             _unknown_api(),
             _site(dashboard),
         ],
-        middleware=[Middleware(Guard, access, doors, redeem=dashboard.tickets.redeem)],
+        middleware=[
+            Middleware(Counting, dashboard.requests, paths),
+            Middleware(Guard, access, doors, redeem=dashboard.tickets.redeem),
+        ],
         exception_handlers=HANDLERS,
         max_body_size=MAX_BODY,
     )
@@ -121,6 +128,7 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
         told("/api/pipeline", pipeline, "Shards, groups, owners, lag, the books, the store, the server", Pipeline),
         stream_operation(dashboard),
         ticket_operation(dashboard.tickets),
+        prometheus_operation(dashboard),
         told("/healthz", healthz, "Whether the process lives", Health, scope=None),
         told("/readyz", readyz, "Whether it can answer, and events can be stored", Health, scope=None),
     ]
@@ -135,7 +143,7 @@ def _live_socket(dashboard: MetricsDashboard) -> BaseRoute:
         except BadParameter as error:
             await websocket.send_denial_response(error_response(bad_parameter(error)))
 
-    return WebSocketRoute("/ws", socket)
+    return WebSocketRoute(SOCKET, socket)
 
 
 def _unknown_api() -> BaseRoute:
