@@ -16,6 +16,7 @@ from tests.support.waiting import WaitUntil
 from vibezen.metrics.api.prometheus.metrics import MAX_METRICS
 from vibezen.metrics.catalogue import BUILT_IN
 from vibezen.metrics.event import encode_lines
+from vibezen.metrics.exposition.family import name_of
 from vibezen.metrics.exposition.format import Format
 from vibezen.metrics.keys import Keys
 from vibezen.metrics.live import Change
@@ -27,6 +28,7 @@ from vibezen.metrics.window import Window
 pytestmark = pytest.mark.server
 
 KEYS = Keys()
+ROOT = Path(__file__).resolve().parents[2]
 VALUES = (120.0, 0.0, 137.25, 4000.0, -3.0, 122.0)
 TOLD = {
     "distribution": {name: name for name in ("p50", "p95", "p99", "mean", "min", "max")} | {"samples": "count"},
@@ -108,6 +110,24 @@ def test_text_tells_what_realtime_and_pipeline_tell(told: Served, wait_until: Wa
     assert found['vibezen_producer_events{shard="0",state="spooled"}'] == 5
     assert found['vibezen_books_events{shard="0",group="archive",side="unread"}'] == 1
     assert found["vibezen_newest_event_timestamp_seconds"] == OPEN + 2.0
+
+
+def test_every_family_of_the_pipeline_is_documented_and_no_other(told: Served, wait_until: WaitUntil) -> None:
+    wait_until(lambda: all_told(told, METRICS))
+    text = told.http.get("/metrics").text
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    of_metrics = {
+        name for metric in told.get("/api/metrics/realtime")["metrics"] for name in types if _is_of(name, metric)
+    }
+    table = (ROOT / "docs" / "operations.md").read_text().partition("**The pipeline:**")[2].partition("## Spools")[0]
+    documented = {
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"vibezen_\w+", row)
+    }
+    assert documented == types.keys() - of_metrics
+
+
+def _is_of(name: str, metric: str) -> bool:
+    return name.rpartition("_")[0] == name_of(metric) and name != "vibezen_metric_info"
 
 
 def test_metrics_that_come_to_one_name_are_told_apart_and_counted(
