@@ -19,6 +19,7 @@ from vibezen.metrics.api.analysis import analysis_operations
 from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.api.login import OPEN, login_routes
 from vibezen.metrics.api.pipeline import Pipeline
+from vibezen.metrics.api.prometheus.operation import prometheus_operation
 from vibezen.metrics.api.realtime import Realtime
 from vibezen.metrics.api.reports import report_operation
 from vibezen.metrics.api.sessions import session_operations
@@ -36,6 +37,7 @@ from vibezen.metrics.serving.access import Access
 from vibezen.metrics.serving.access_log import AccessLog
 from vibezen.metrics.serving.answers import Health, answer
 from vibezen.metrics.serving.compression import Compression
+from vibezen.metrics.serving.counting import Counting
 from vibezen.metrics.serving.description import About, Description
 from vibezen.metrics.serving.doors import PROBES, Doors
 from vibezen.metrics.serving.errors import HANDLERS, ApiError, bad_parameter, error_response
@@ -54,6 +56,7 @@ MAX_BODY: Final = 64 * 1024
 """Bytes: no route here takes more than a token."""
 STAYS_OPEN: Final = ("/api/stream", "/api/replay")
 """Answers that stay open, so that their number is bounded."""
+SOCKET: Final = "/ws"
 
 TITLE: Final = "VIBEZEN Metrics: HTTP API"
 TEXT: Final = """\
@@ -79,6 +82,7 @@ def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
     )
     access_log = AccessLog(description.operations) if dashboard.settings.log.access else None
     doors = Doors(Scope.READ, description.operations, {**PROBES, **OPEN}, STAYS_OPEN)
+    paths = {*(operation.path for operation in description.operations), SOCKET, "/"}
     return Starlette(
         routes=[
             *description.routes(),
@@ -89,6 +93,7 @@ def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
         ],
         middleware=[
             Middleware(Reception, access_log),
+            Middleware(Counting, dashboard.requests, paths),
             Middleware(Guard, access, doors, redeem=dashboard.tickets.redeem),
             Middleware(Compression),
             Middleware(Limits, MAX_BODY),
@@ -195,6 +200,7 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
             {200: Answer("How the pipeline does", Pipeline)},
             group=HEALTH,
         ),
+        prometheus_operation(dashboard),
         Operation(
             "/healthz",
             healthz,
@@ -228,7 +234,7 @@ def _live_socket(dashboard: MetricsDashboard) -> BaseRoute:
         except BadParameter as error:
             await websocket.send_denial_response(error_response(bad_parameter(error)))
 
-    return WebSocketRoute("/ws", socket)
+    return WebSocketRoute(SOCKET, socket)
 
 
 class _Unknown:

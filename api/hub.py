@@ -27,6 +27,7 @@ from vibezen.metrics.clock import monotonic
 from vibezen.metrics.connection import UNREACHABLE
 from vibezen.metrics.errors import MetricsError, ServerError
 from vibezen.metrics.serving.errors import Away
+from vibezen.metrics.window import Window
 
 HEARTBEAT: Final = 15.0
 """Seconds of silence after which a sign of life is sent."""
@@ -92,6 +93,10 @@ class Hub:
         if self._trouble is not None:
             raise Away(self._trouble)
         return self._state.realtime()
+
+    def windows(self, at: float) -> dict[str, Window]:
+        """The windows that `realtime` told of at the time `at`, by metric."""
+        return self._state.windows(at)
 
     async def first_look(self, seconds: float) -> None:
         """Wait, so long at most, until the windows were read or Redis was found to be away."""

@@ -43,9 +43,7 @@ class RealtimeView:
 
     def at(self, now: float) -> Realtime:
         """All metrics that have any window in memory, at the time `now` (Unix seconds)."""
-        width = self._recent.width
-        newest = floor_to(now, width)
-        current = range(newest - (WINDOWS - 1) * width, newest + width, width)
+        width, current = self._recent.width, self._current(now)
         # Only the part of the open window that has passed, or rates would dip every ten seconds.
         elapsed = now - current.start
         metrics: dict[str, MetricNumbers] = {}
@@ -63,6 +61,19 @@ class RealtimeView:
             version=self._version,
             metrics=metrics,
         )
+
+    def windows(self, now: float) -> dict[str, Window]:
+        """What the answer at `now` is told of, by metric; do not change it."""
+        current = self._current(now)
+        return {
+            metric: self._now(metric, self._recent.catalogue[metric].kind, current) for metric in self._recent.metrics()
+        }
+
+    def _current(self, now: float) -> range:
+        """Starts of the windows that are "now"."""
+        width = self._recent.width
+        newest = floor_to(now, width)
+        return range(newest - (WINDOWS - 1) * width, newest + width, width)
 
     def _now(self, metric: str, kind: Kind, current: range) -> Window:
         if kind is Kind.GAUGE:

@@ -13,6 +13,7 @@ from vibezen.metrics.api.view import View
 from vibezen.metrics.catalogue import Catalogue
 from vibezen.metrics.clock import Clock, floor_to
 from vibezen.metrics.live import Frame as CommitFrame
+from vibezen.metrics.window import Window
 
 
 class LiveState:
@@ -110,6 +111,10 @@ class LiveState:
 
     def realtime(self) -> Realtime:
         return self._whole.realtime()
+
+    def windows(self, at: float) -> dict[str, Window]:
+        """The windows that `realtime` told of at the time `at`, by metric."""
+        return self._whole.windows(at)
 
     def gap(self, since: Position) -> Message:
         return message(self.position, Gap(id=str(since), to=str(self.position), since=str(since)))

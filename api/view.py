@@ -81,6 +81,10 @@ class View:
             self._told[slot] = window
         return meant._replace(slots=frozenset(found))
 
+    def windows(self, at: float) -> dict[str, Window]:
+        """What `realtime` told of at the time `at`, by metric."""
+        return self._now.windows(at)
+
     def realtime(self) -> Realtime:
         return self._now.at(self._state.clock())
 

@@ -48,6 +48,7 @@ from vibezen.metrics.reports.report import Report
 from vibezen.metrics.search import Events, parse_search, search
 from vibezen.metrics.serving.access import Access, access_for, page_url
 from vibezen.metrics.serving.access_log import show_on_stderr
+from vibezen.metrics.serving.counting import Requests
 from vibezen.metrics.serving.errors import Away
 from vibezen.metrics.serving.listener import Server, end_signals, listen, loop_factory, until_asked
 from vibezen.metrics.serving.tls import tls_of
@@ -57,6 +58,7 @@ from vibezen.metrics.settings import Settings
 from vibezen.metrics.settled import Settled
 from vibezen.metrics.storage import MetricsStorage, check_same_store
 from vibezen.metrics.summary import Summary, parse_summary, summary
+from vibezen.metrics.window import Window
 from vibezen.metrics.window_reader import shard_count
 
 T = TypeVar("T")
@@ -85,6 +87,8 @@ class MetricsDashboard:
     ) -> None:
         self.storage = storage
         self.settings = settings if settings is not None else load(storage_dir=storage.path)
+        self.version = package_version()
+        self.requests = Requests()
         self._clock = clock
         self._keys = Keys(self.settings.redis.prefix)
         self._catalogue = self.settings.catalogue()
@@ -103,7 +107,7 @@ class MetricsDashboard:
         self._following: asyncio.Task[None] | None = None
         finest = self.settings.aggregation.widths[0].seconds
         self.hub = Hub(
-            LiveState(finest, self._catalogue, version=package_version(), demo=demo, clock=clock),
+            LiveState(finest, self._catalogue, version=self.version, demo=demo, clock=clock),
             Tail(self._commands, self._reader, self._keys, self.settings.streams.shards),
             self._check,
             Choices(self.settings.aggregation.labels, self.settings.live.interval_seconds),
@@ -144,6 +148,10 @@ class MetricsDashboard:
     def realtime(self) -> Realtime:
         """Every metric now. Raises errors.Away while Redis does not answer."""
         return self.hub.realtime()
+
+    def windows(self, at: float) -> dict[str, Window]:
+        """What `realtime` told of at the time `at`, by metric: the newest minute of windows as one."""
+        return self.hub.windows(at)
 
     async def history(self, /, **parameters: str | Sequence[str]) -> History:
         """One metric over time; parameters as in the address of `/api/metrics/history`. Raises BadParameter."""

@@ -36,6 +36,7 @@ for _name in (
     "stored",
     "segments",
     "gateways",
+    "prometheus",
     "mutants",
     "soak_plan",
     "soak_ledger",

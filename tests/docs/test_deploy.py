@@ -3,13 +3,16 @@
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from typer.main import get_command
 
+from tests.support.prometheus import program
 from tests.support.servers import KINDS, StartServer
+from vibezen.metrics.catalogue import BUILT_IN
 from vibezen.metrics.cli import app
 from vibezen.metrics.connection import check_server, connect
 
@@ -60,3 +63,19 @@ def test_server_set_up_as_advised_is_accepted(start_server: StartServer, kind: s
     with connect(server.url) as client:
         check_server(client, server.url)
         assert client.config_get("maxmemory")["maxmemory"] == str(2 * 1024**3)
+
+
+def test_prometheus_accepts_its_configuration_and_rules() -> None:
+    command = [program("promtool"), "check", "config", "--lint-fatal", str(DEPLOY / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["prometheus-rules.yml", "grafana-dashboard.json"])
+def test_rules_and_dashboard_ask_for_what_is_documented(name: str) -> None:
+    documented = set(re.findall(r"vibezen_\w+", (ROOT / "docs" / "operations.md").read_text()))
+    kinds = {"rate", "increase", "mean", "samples", "last", "p50", "p95", "p99"}
+    of_metrics = {f"vibezen_{metric}_{ending}" for metric in BUILT_IN for ending in kinds}
+    asked = set(re.findall(r"vibezen_\w+", (DEPLOY / name).read_text()))
+    assert asked
+    assert asked <= documented | of_metrics
