@@ -50,7 +50,8 @@ class Channel:
 
     def take(self, change: Change, *, at_once: bool) -> None:
         """Tell what has just changed, now or when it is time; `at_once`: now, since an alert follows."""
-        if not self._fanout:  # history that comes in changes nothing that is shown here
+        # A frame on time may just have told it. History that comes in changes nothing that is shown here.
+        if not self._fanout or self._framed == self._state.position.live:
             return
         news = self._view.news(change)
         if news.slots:
@@ -72,9 +73,8 @@ class Channel:
     def _frame(self, change: Change) -> None:
         self.reset()
         self._framed_at = monotonic()
-        if self._framed != self._state.position.live:  # else the frame on time has just told it
-            self._framed = self._state.position.live
-            self.send(self._view.frame(change))
+        self._framed = self._state.position.live
+        self.send(self._view.frame(change))
 
     def tell(self, alert: Alert) -> None:
         """Send an alert; its id says that everything before was told, so changes must not be pending."""
