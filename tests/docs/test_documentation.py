@@ -12,6 +12,7 @@ import pytest
 import redis
 import yaml
 from starlette.routing import Mount
+from starlette.testclient import TestClient
 from typer.main import get_command
 
 from tests.support.servers import Server
@@ -179,9 +180,14 @@ def full_names(names: list[str]) -> list[str]:
 
 def test_every_route_is_documented_and_no_other(server: Server, tmp_path: Path) -> None:
     text = (ROOT / "docs" / "http-api.md").read_text()
-    told = {path for _, path in re.findall(r"^\| `(GET|POST|WS) (\S+)`", text, re.MULTILINE)}
+    told = set(re.findall(r"^\| `([A-Z]+) (/\S*)`", text, re.MULTILINE))
     storage = MetricsStorage(tmp_path)
     dashboard = MetricsDashboard(storage, settings=load(redis_url=server.url, environ={}))
-    served = build(dashboard, access_for("127.0.0.1", "127.0.0.1", tmp_path, Settings())).routes
-    paths = {route.path for route in served if not isinstance(route, Mount)}  # type: ignore[attr-defined]
-    assert told == paths - {"/api/{rest:path}"}
+    served = build(dashboard, access_for("127.0.0.1", "127.0.0.1", tmp_path, Settings()))
+    with TestClient(served, base_url="http://localhost") as client:
+        described = client.get("/api/openapi.json").json()["paths"]
+    assert told - {("WS", "/ws")} == {
+        (method.upper(), path) for path, methods in described.items() for method in methods
+    }
+    paths = {route.path for route in served.routes if not isinstance(route, Mount)}  # type: ignore[attr-defined]
+    assert {path for _, path in told} == paths - {"/api/{rest:path}", "/docs.css"}
