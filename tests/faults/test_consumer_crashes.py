@@ -20,7 +20,7 @@ import redis
 from tests.support.feeding import Feed, event, lag, total, values_on_disk
 from tests.support.processes import RoleProcess, StartRole
 from tests.support.proxy import StartProxy
-from tests.support.servers import StartServer
+from tests.support.servers import SURE, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics.keys import Keys
 
@@ -174,7 +174,7 @@ def test_lost_replies_change_nothing(
 def test_a_server_killed_under_load_comes_back_exact(
     store: Path, start_server: StartServer, start_role: StartRole, wait_until: WaitUntil
 ) -> None:
-    server = start_server()
+    server = start_server(None, *SURE)
     roles = [start(start_role, group, server.url, store) for group in GROUPS]
     events = 6000
     with server.client() as client:

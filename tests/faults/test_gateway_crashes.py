@@ -14,7 +14,7 @@ import redis
 
 from tests.support.gateways import PATH, Door, lines
 from tests.support.processes import RoleProcess, StartRole
-from tests.support.servers import StartServer
+from tests.support.servers import SURE, StartServer
 from tests.support.waiting import DEADLINE, WaitUntil
 from vibezen.metrics.keys import Keys
 
@@ -105,7 +105,7 @@ def test_gateway_killed_under_load_and_started_again_has_every_keyed_event_once(
 def test_redis_killed_under_load_and_started_again_has_every_keyed_event_once(
     start_server: StartServer, door: Door, port: int, start_role: StartRole, wait_until: WaitUntil
 ) -> None:
-    server = start_server()
+    server = start_server(None, *SURE)
     process = start_role("gateway", "--redis-url", server.url, "--port", str(port))
     wait_until(door.is_ready)
     senders = [Sender(door.url, number, keyed=True) for number in range(CLIENTS)]

@@ -12,7 +12,7 @@ import redis
 from tests.support.feeding import lag, values_on_disk
 from tests.support.processes import RoleProcess, StartRole
 from tests.support.proxy import StartProxy
-from tests.support.servers import StartServer
+from tests.support.servers import SURE, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics.batch import read_entry
 from vibezen.metrics.keys import Keys
@@ -103,7 +103,7 @@ def test_a_tenth_of_all_replies_lost_adds_nothing(
 def test_a_server_killed_in_the_middle_is_waited_for(
     path: Path, start_server: StartServer, start_role: StartRole, wait_until: WaitUntil
 ) -> None:
-    server = start_server()
+    server = start_server(None, *SURE)
     with server.client() as client:
         role = start(start_role, path, server.url)
         wait_until(partial(appended, client))
