@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -73,7 +74,9 @@ class Sender:
         with suppress(httpx.TransportError):
             answer = http.post(PATH, content=body, headers=headers)
             assert answer.status_code in (200, 503), answer.text
-            return answer.status_code == 200
+            if answer.status_code == 200:
+                return True
+        time.sleep(0.02)  # as a client would, which leaves the processor to the one that starts; nothing is waited for
         return False
 
 
