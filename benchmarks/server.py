@@ -44,7 +44,7 @@ def server(folder: Path, *more: str) -> Iterator[str]:
     data = folder / "server"
     data.mkdir()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(data), "--save", ""]
-    options += ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
+    options += ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
     with (data / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [find_program(), *options, *more], stdout=log, stderr=log, preexec_fn=end_with_parent()
@@ -71,4 +71,4 @@ def _wait_ready(url: str) -> None:
 def server_version(url: str) -> str:
     with connect(url) as client:
         found = check_server(client, url)
-    return f"{found.kind} {found.version}, append-only file everysec"
+    return f"{found.kind} {found.version}, append-only file always"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.feeding import lag, lines_on_disk
 from tests.support.processes import RoleProcess, StartRole
-from tests.support.servers import Server, StartServer
+from tests.support.servers import SURE, Server, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector, config
 
@@ -99,7 +99,7 @@ def site(
     wait_until: WaitUntil,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Site:
-    server, store = start_server(), tmp_path / "store"
+    server, store = start_server(None, *SURE), tmp_path / "store"
     monkeypatch.setenv("VIBEZEN_METRICS__REDIS__URL", server.url)
     monkeypatch.setenv("VIBEZEN_METRICS__STORAGE_DIR", str(store))
     site = Site(server, store, free_tcp_port, start_role, wait_until)

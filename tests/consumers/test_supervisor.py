@@ -13,7 +13,7 @@ import redis
 from tests.support.feeding import NOON, Feed, event, lag, total, values_on_disk
 from tests.support.processes import StartRole
 from tests.support.segments import commit
-from tests.support.servers import Server, StartServer, default_kind
+from tests.support.servers import SURE, Server, StartServer, default_kind
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import config
 from vibezen.metrics.commitlog import read_log
@@ -215,7 +215,7 @@ def test_another_server_behind_the_same_connections_makes_owners_start_anew(
 def test_a_server_that_comes_back_is_picked_up_again(
     tmp_path: Path, start_server: StartServer, start: Start, wait_until: WaitUntil
 ) -> None:
-    server = start_server()
+    server = start_server(None, *SURE)
     settings = config.load(redis_url=server.url, storage_dir=tmp_path / "store", environ={})
     start("archive", settings)
     start("aggregate", settings)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.feeding import Feed, event, lag, total, values_on_disk
 from tests.support.processes import StartRole
-from tests.support.servers import Server
+from tests.support.servers import SURE, Server
 from tests.support.waiting import WaitUntil
 from vibezen.metrics.batch import id_order
 from vibezen.metrics.keys import GROUPS
@@ -59,7 +59,7 @@ def clock(tmp_path: Path) -> FakeClock:
 def server(clock: FakeClock, tmp_path: Path) -> Iterator[Server]:
     folder = tmp_path / "server"
     folder.mkdir()
-    server = Server("valkey", folder)  # Debian's Redis does not start under the library
+    server = Server("valkey", folder, SURE)  # Debian's Redis does not start under the library
     server.environ = clock.environ
     server.start()
     yield server

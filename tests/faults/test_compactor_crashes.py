@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from tests.support.segments import commit, values
-from tests.support.waiting import wait_until
+from tests.support.waiting import DEADLINE, wait_until
 from vibezen.metrics.clock import HOUR
 from vibezen.metrics.committed import Snapshot
 from vibezen.metrics.consumers.holdings import Holdings
@@ -91,7 +91,7 @@ class Compactors:
         return int(self._process.stdout.readline())
 
     def close(self) -> None:
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=DEADLINE)
 
 
 @contextmanager
@@ -151,8 +151,8 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def test_a_compactor_killed_at_fifty_moments_loses_and_doubles_nothing(layout: Layout) -> None:
-    kill_at_random(layout, 50)
+def test_a_compactor_killed_at_25_moments_loses_and_doubles_nothing(layout: Layout) -> None:
+    kill_at_random(layout, 25)
 
 
 @pytest.mark.soak

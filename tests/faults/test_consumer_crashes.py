@@ -20,7 +20,7 @@ import redis
 from tests.support.feeding import Feed, event, lag, total, values_on_disk
 from tests.support.processes import RoleProcess, StartRole
 from tests.support.proxy import StartProxy
-from tests.support.servers import StartServer
+from tests.support.servers import SURE, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics.keys import Keys
 
@@ -118,12 +118,13 @@ def test_an_owner_that_slept_past_its_lease_writes_into_nothing(
     pairs = {group: [start(start_role, group, redis_url, store) for _ in range(2)] for group in GROUPS}
     with feeding(redis_url):
         for _ in range(2):
-            for group, (one, other) in pairs.items():
-                wait_until(partial(owner, client, group))
-                before = owner(client, group)
-                sleeper = one if before and f":{one.pid}:".encode() in before else other
+            wait_until(lambda: all(owner(client, group) for group in GROUPS))
+            before = {group: owner(client, group) for group in GROUPS}
+            sleepers = [holder(pair, before[group]) for group, pair in pairs.items()]
+            for sleeper in sleepers:
                 sleeper.pause()
-                wait_until(partial(replaced, client, group, before), DRAIN)
+            wait_until(lambda: all(replaced(client, group, before[group]) for group in GROUPS), DRAIN)  # noqa: B023 - called at once
+            for sleeper in sleepers:
                 sleeper.resume()
     wait_until(lambda: drained(client), DRAIN)
     assert_exact(client, store)
@@ -131,6 +132,12 @@ def test_an_owner_that_slept_past_its_lease_writes_into_nothing(
     for role in (role for pair in pairs.values() for role in pair):
         assert role.stop() == 0
     assert_readers_see(store, EVENTS)
+
+
+def holder(pair: list[RoleProcess], lease: bytes | None) -> RoleProcess:
+    """Which of the two holds the lease."""
+    one, other = pair
+    return one if lease is not None and f":{one.pid}:".encode() in lease else other
 
 
 def assert_readers_see(store: Path, events: int) -> None:
@@ -174,7 +181,7 @@ def test_lost_replies_change_nothing(
 def test_a_server_killed_under_load_comes_back_exact(
     store: Path, start_server: StartServer, start_role: StartRole, wait_until: WaitUntil
 ) -> None:
-    server = start_server()
+    server = start_server(None, *SURE)
     roles = [start(start_role, group, server.url, store) for group in GROUPS]
     events = 6000
     with server.client() as client:
@@ -202,6 +209,6 @@ def test_sigterm_under_load_hands_over_at_once(
         assert role.stop(10) == 0
         assert owner(client, group) is None
         successor = start(start_role, group, redis_url, store)
-        wait_until(lambda: owner(client, group), 5)
+        wait_until(lambda: owner(client, group))
     wait_until(lambda: drained(client, group), DRAIN)
     assert successor.stop() == 0

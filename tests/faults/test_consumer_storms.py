@@ -16,7 +16,7 @@ import redis
 from tests.support.feeding import NOON, Feed, event, lag, lines_on_disk, total, values_on_disk
 from tests.support.processes import RoleProcess, StartRole
 from tests.support.proxy import StartProxy
-from tests.support.servers import StartServer
+from tests.support.servers import SURE, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics.connection import UNREACHABLE, connect
 from vibezen.metrics.consumers.lease import LEASE_MS
@@ -105,7 +105,7 @@ def test_owners_and_server_killed_together(
     start_server: StartServer, store: Path, start_role: StartRole, wait_until: WaitUntil, kills: int, falls: int
 ) -> None:
     """C2, with an append-only file that is synced every second; the last is C1."""
-    server, chance = start_server(), random.Random(2)
+    server, chance = start_server(None, *SURE), random.Random(2)
     roles = {group: start(start_role, group, server.url, store) for group in GROUPS}
     with server.client() as client, appending(server.url) as made:
         for number in range(kills):

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -14,7 +15,7 @@ import redis
 
 from tests.support.gateways import PATH, Door, lines
 from tests.support.processes import RoleProcess, StartRole
-from tests.support.servers import StartServer
+from tests.support.servers import SURE, StartServer
 from tests.support.waiting import DEADLINE, WaitUntil
 from vibezen.metrics.keys import Keys
 
@@ -73,7 +74,9 @@ class Sender:
         with suppress(httpx.TransportError):
             answer = http.post(PATH, content=body, headers=headers)
             assert answer.status_code in (200, 503), answer.text
-            return answer.status_code == 200
+            if answer.status_code == 200:
+                return True
+        time.sleep(0.02)  # as a client would, which leaves the processor to the one that starts; nothing is waited for
         return False
 
 
@@ -105,7 +108,7 @@ def test_gateway_killed_under_load_and_started_again_has_every_keyed_event_once(
 def test_redis_killed_under_load_and_started_again_has_every_keyed_event_once(
     start_server: StartServer, door: Door, port: int, start_role: StartRole, wait_until: WaitUntil
 ) -> None:
-    server = start_server()
+    server = start_server(None, *SURE)
     process = start_role("gateway", "--redis-url", server.url, "--port", str(port))
     wait_until(door.is_ready)
     senders = [Sender(door.url, number, keyed=True) for number in range(CLIENTS)]

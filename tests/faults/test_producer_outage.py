@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.support.feeding import values_in_stream
-from tests.support.servers import KINDS, Server, StartServer
+from tests.support.servers import KINDS, SURE, Server, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
 from vibezen.metrics.keys import Keys
@@ -71,7 +71,7 @@ class Load:
 def test_while_the_server_is_away_recording_takes_no_time_nor_memory_and_all_arrives_after(
     kind: str, how: str, seconds: float, start_server: StartServer, wait_until: WaitUntil
 ) -> None:
-    server = start_server(kind)
+    server = start_server(kind, *SURE)
     settings = Settings(buffer_max_events=20_000)
     with MetricsCollector(settings=settings, redis_url=server.url) as collector:
         load = Load(collector)
@@ -93,7 +93,7 @@ def test_while_the_server_is_away_recording_takes_no_time_nor_memory_and_all_arr
 def test_without_a_spool_what_is_missing_is_exactly_what_was_dropped(
     start_server: StartServer, wait_until: WaitUntil
 ) -> None:
-    server = start_server()
+    server = start_server(None, *SURE)
     settings = Settings(buffer_max_events=2000, durability=Durability.MEMORY)
     with MetricsCollector(settings=settings, redis_url=server.url) as collector:
         load = Load(collector)
@@ -147,7 +147,7 @@ def set_full(client: redis.Redis, what: str, *, full: bool) -> None:
 def test_a_full_server_is_kept_for_and_gets_everything_within_30_s_of_having_room_again(
     kind: str, what: str, start_server: StartServer, wait_until: WaitUntil
 ) -> None:
-    server = start_server(kind)
+    server = start_server(kind, *SURE)
     settings = Settings(buffer_max_events=1000, flush_interval_seconds=0.05)
     with server.client() as client, MetricsCollector(settings=settings, redis_url=server.url) as collector:
         for value in range(2):  # one entry each: a stream of one alone is never over its bound

@@ -123,8 +123,9 @@ def answered(asking: Asking, times: int, failures: list[BaseException]) -> bool:
     return asking.answers >= times or bool(failures)
 
 
+@pytest.mark.parametrize("faults", [8, pytest.param(40, marks=pytest.mark.soak)])
 def test_every_answer_is_whole_while_owners_are_killed_and_put_to_sleep(
-    client: redis.Redis, redis_url: str, tmp_path: Path, start_role: StartRole, wait_until: WaitUntil
+    client: redis.Redis, redis_url: str, tmp_path: Path, start_role: StartRole, wait_until: WaitUntil, faults: int
 ) -> None:
     chance = random.Random(5)
     store = tmp_path / "store"
@@ -144,7 +145,7 @@ def test_every_answer_is_whole_while_owners_are_killed_and_put_to_sleep(
         thread = threading.Thread(target=ask)
         thread.start()
         try:
-            for number in range(16):
+            for number in range(faults):
                 group = chance.choice(GROUPS)
                 seen, answers = client.hget(KEYS.books(0), f"{group}.position"), asking.answers
                 wait_until(partial(moved_on, client, group, seen))
@@ -169,8 +170,8 @@ def test_every_answer_is_whole_while_owners_are_killed_and_put_to_sleep(
     wait_until(lambda: all(lag(client, group) == 0 for group in GROUPS))
     asking.about_the_past()
     assert asking.seen == appended.asked
-    assert asking.answers > 30
-    assert len(list(pipeline.layout.segments())) > 20
+    assert asking.answers >= 2 * faults
+    assert len(list(pipeline.layout.segments())) > faults
 
 
 PAST: Final = {"from": str(OLD), "to": str(OLD + HOURS * 3600), "step": "1h", "agg": "count,sum,max"}

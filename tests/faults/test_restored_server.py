@@ -13,7 +13,7 @@ import redis
 from tests.support.feeding import event, lag, total, values_on_disk
 from tests.support.pipeline import Pipeline, sources_of, values_of
 from tests.support.processes import StartRole
-from tests.support.servers import Server, StartServer
+from tests.support.servers import SURE, Server, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics.account import Account
 from vibezen.metrics.batch import id_order
@@ -73,7 +73,7 @@ def assert_books_balance(client: redis.Redis) -> None:
 def test_files_ahead_of_a_restored_server_keep_every_event_once(
     start_server: StartServer, tmp_path: Path, first: str
 ) -> None:
-    server, send = start_server(), Sending()
+    server, send = start_server(None, *SURE), Sending()
     with server.client() as client:
         pipeline = Pipeline(client, server.url, tmp_path / "store")
         send(client)
@@ -108,7 +108,7 @@ def test_files_ahead_of_a_restored_server_keep_every_event_once(
 def test_running_owners_go_on_with_a_restored_server(
     start_server: StartServer, tmp_path: Path, start_role: StartRole, wait_until: WaitUntil
 ) -> None:
-    server, send, store = start_server(), Sending(), tmp_path / "store"
+    server, send, store = start_server(None, *SURE), Sending(), tmp_path / "store"
     Layout(store).create()
     roles = [start_role("consume", group, "--redis-url", server.url, "--storage-dir", str(store)) for group in GROUPS]
     with server.client() as client:

@@ -12,7 +12,7 @@ import redis
 
 from tests.producers.conftest import Arrived, MakeCollector
 from tests.support.proxy import StartProxy
-from tests.support.servers import StartServer
+from tests.support.servers import SURE, StartServer
 from tests.support.waiting import WaitUntil
 from vibezen.metrics import MetricsCollector
 from vibezen.metrics.connection import connect
@@ -173,7 +173,7 @@ def test_a_replica_that_refuses_writes_is_tried_until_it_accepts_them(
 
 
 def test_a_killed_and_restarted_server_gets_the_rest(make_collector: MakeCollector, start_server: StartServer) -> None:
-    server = start_server()
+    server = start_server(None, *SURE)
     collector = make_collector(server.url, buffer_size=10)
     record(collector, range(100))
     assert collector.flush_sync() == 0

@@ -16,6 +16,9 @@ import redis
 from tests.support.waiting import DEADLINE, wait_until
 
 KINDS: Final = ("valkey", "redis")
+SURE: Final = ("--appendfsync", "always")
+"""Options of a server that a test kills and then holds to its word, as `up` starts its own. Others force nothing to
+disk, which is quicker: no test looks at what a crash of the machine would leave."""
 
 
 class StartServer(Protocol):
@@ -92,7 +95,7 @@ class Server:
             settings.touch()
             command = [f"{self.kind}-server", str(settings), *place, "--sentinel", *self._options]
         else:
-            kept = ("--appendonly", "yes", "--appendfsync", "everysec", "--save", "")
+            kept = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
             other = ("--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0")
             command = [f"{self.kind}-server", *place, *kept, *other, *self._options]
         with (self.folder / "server.log").open("ab") as log:

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 import pytest
 
-DEADLINE: Final = 20.0
+DEADLINE: Final = 60.0
 """Seconds any awaited state may take before a test fails."""
 
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from tests.support.feeding import Feed, event
 from tests.support.processes import StartRole
-from tests.support.servers import Server, StartServer, find_server
+from tests.support.servers import SURE, Server, StartServer, default_kind, find_server
 from tests.support.serving import dashboard_in_thread
 from tests.support.waiting import WaitUntil
 from vibezen.metrics.clock import Clock, wall
@@ -75,6 +75,15 @@ class Examine:
             load(redis_url=url, storage_dir=folder, environ={}), dashboard=Dashboard(port=free_port()), **settings
         )
         return {finding.name: finding for finding in examine(lambda: wanted, clock)}
+
+
+@pytest.fixture(scope="module", name="server")
+def well(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that the doctor has nothing to say about, unlike that of other tests, which forces nothing to disk."""
+    server = Server(default_kind(), tmp_path_factory.mktemp("well"), SURE)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture
@@ -230,7 +239,7 @@ def test_a_failed_write_fails(field: str) -> None:
 def test_both_kinds_of_server_are_understood(start_server: StartServer, folder: Path, look: Examine, kind: str) -> None:
     if find_server(kind) is None:
         pytest.skip(f"no {kind} server here")
-    found = look(start_server(kind, "--maxmemory", "64mb").url, folder)
+    found = look(start_server(kind, *SURE, "--maxmemory", "64mb").url, folder)
     assert {name: status for name, status in status_of(found).items() if name != "server security"} == {}
     assert found["server version"].seen.startswith(kind.capitalize())
 

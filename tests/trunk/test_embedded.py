@@ -1,11 +1,14 @@
 """The embedded server: one per folder, keeps everything, and is never left behind."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -14,6 +17,9 @@ from vibezen.metrics import embedded
 from vibezen.metrics.connection import connect, state_folder
 from vibezen.metrics.embedded import EmbeddedServer, find_program, private_folder, socket_path, stop
 from vibezen.metrics.errors import MissingExtra, ServerUnavailable, StoreError
+
+SLOW_SYNC: Final = 1.5
+"""Seconds. With appendfsync everysec, what is answered meanwhile is not written."""
 
 Start = Callable[[EmbeddedServer], "subprocess.Popen[bytes]"]
 
@@ -62,11 +68,48 @@ def test_acknowledged_writes_survive_its_kill(tmp_path: Path, start: Start) -> N
         assert client.get("last") == b"99"
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace here: apt install strace")
+def test_acknowledged_writes_survive_its_kill_while_the_disk_is_slow(
+    tmp_path: Path, start: Start, wait_until: WaitUntil
+) -> None:
+    server = EmbeddedServer(tmp_path)
+    process = start(server)
+    slow = ["-e", "trace=fdatasync", "-e", f"inject=fdatasync:delay_enter={int(SLOW_SYNC * 1e6)}"]
+    strace = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", *slow, "-p", str(process.pid)])
+    wait_until(lambda: traced(process.pid))
+    count, end = 0, time.monotonic() + SLOW_SYNC
+    with connect(server.url, read_timeout=60) as client:
+        while time.monotonic() < end:
+            client.set("last", count)
+            count += 1
+    process.kill()
+    process.wait()
+    strace.wait()
+    start(server)
+    with connect(server.url) as client:
+        assert client.get("last") == str(count - 1).encode()
+
+
+def traced(pid: int) -> bool:
+    """Whether all its threads are."""
+    told = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return not any("\nTracerPid:\t0\n" in status for status in told)
+
+
+def test_disk_without_space_is_one_line_before_a_server_starts(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path)
+    server.folder.mkdir()
+    (server.folder / ".probe").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match=r"^server folder .*: no space left on device$"):
+        server.start()
+    assert not server.log.exists()
+
+
 def test_server_is_set_so_that_nothing_is_lost_and_nobody_else_gets_in(tmp_path: Path, start: Start) -> None:
     server = EmbeddedServer(tmp_path)
     start(server)
     with connect(server.url) as client:
-        wanted = {"port": "0", "appendonly": "yes", "appendfsync": "everysec", "save": ""}
+        wanted = {"port": "0", "appendonly": "yes", "appendfsync": "always", "save": ""}
         wanted |= {"maxmemory-policy": "noeviction", "maxmemory": "0"}
         assert {name: client.config_get(name)[name] for name in wanted} == wanted
     assert mode(server.socket.parent) == 0o700

@@ -96,13 +96,15 @@ def test_child_waiting_to_be_started_again_is_stopped_at_once(
 
 def test_launch_that_fails_is_tried_again(tree: Tree, lines: Lines, wait_until: WaitUntil) -> None:
     process = subprocess.Popen(["true"])
+    tried: list[bool] = []
 
     def launch() -> "subprocess.Popen[bytes]":
+        tried.append(True)
         raise FileNotFoundError("gone")
 
-    tree.adopt("a", process, launch)
-    pump_until(tree, wait_until, lambda: len(lines) >= 2)
-    assert lines[1][1].startswith("a cannot be started: gone; ")
+    tree.adopt("a", process, launch, 0.02)
+    pump_until(tree, wait_until, lambda: len(tried) >= 5)
+    assert [line for _, line in lines[1:]] == ["a cannot be started: gone; it is tried every 0.02 s"], "told once"
 
 
 def test_python_child_ends_when_its_parent_is_killed(wait_until: WaitUntil) -> None:

@@ -36,6 +36,8 @@ START_SECONDS: Final = 15.0
 STOP_SECONDS: Final = 10.0
 """Until a server asked to stop has written its file and is gone."""
 POLL_SECONDS: Final = 0.02
+PROBE_BYTES: Final = 65_536
+"""What must fit on the disk before a server is started: one that finds no space for its file ends at once."""
 PR_SET_PDEATHSIG: Final = 1
 
 
@@ -70,6 +72,7 @@ class EmbeddedServer:
         program = find_program()
         try:
             make_folder(self.folder)
+            self._probe()
         except OSError as error:
             raise StoreError(f"server folder {self.folder}: {(error.strerror or str(error)).lower()}") from None
         private_folder(self.socket.parent)
@@ -93,12 +96,22 @@ class EmbeddedServer:
             "unixsocketperm": "700",
             "dir": str(self.folder),
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            # With everysec it answers before it writes while the disk is busy, and a kill takes what was answered.
+            "appendfsync": "always",
             "save": "",  # no snapshots beside the append-only file
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
         }
         return [part for name, value in options.items() for part in (f"--{name}", value)]
+
+    def _probe(self) -> None:
+        """Raises the OSError that the server would end with."""
+        probe = self.folder / ".probe"
+        try:
+            with open(probe, "wb", opener=_private) as file:
+                file.write(bytes(PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
 
     @contextmanager
     def _lock(self) -> Iterator[int]:

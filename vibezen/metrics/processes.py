@@ -38,7 +38,7 @@ Launch = Callable[[], subprocess.Popen[bytes]]
 
 @dataclass
 class Child:
-    """`due`: when it is to be started again; `failures`: crashes in a row."""
+    """`due`: when it is to be started again; `failures`: crashes in a row; `retry_max`: seconds, see `adopt`."""
 
     name: str
     launch: Launch
@@ -48,6 +48,9 @@ class Child:
     failures: int = 0
     due: float | None = None
     wanted: bool = True
+    retry_max: float = RETRY_MAX
+    refused: str = ""
+    """Why it could not be started the last time."""
 
     @property
     def running(self) -> bool:
@@ -83,9 +86,9 @@ class Tree:
 
         self.adopt(name, launch(), launch)
 
-    def adopt(self, name: str, process: subprocess.Popen[bytes], launch: Launch) -> None:
-        """Watch a running process from now on; `launch` starts it again."""
-        self._children[name] = child = Child(name, launch, process, monotonic())
+    def adopt(self, name: str, process: subprocess.Popen[bytes], launch: Launch, retry_max: float = RETRY_MAX) -> None:
+        """Watch a running process from now on; `launch` starts it again, at the latest after `retry_max` seconds."""
+        self._children[name] = child = Child(name, launch, process, monotonic(), retry_max=retry_max)
         self._listen(child)
 
     def pump(self, seconds: float = TICK) -> None:
@@ -166,22 +169,28 @@ class Tree:
             self._say(child.name, child.output.decode(errors="replace"))
             child.output = b""
         if child.wanted:
-            self._schedule(child, _how_it_ended(child.process.returncode))
+            if monotonic() - child.started > STEADY_SECONDS:
+                child.failures = 0
+            delay = self._schedule(child)
+            self.say(f"{child.name} {_how_it_ended(child.process.returncode)}; it is started again in {delay:g} s")
 
-    def _schedule(self, child: Child, what_happened: str) -> None:
-        now = monotonic()
-        child.failures = 1 if now - child.started > STEADY_SECONDS else child.failures + 1
-        delay = min(RETRY_FIRST * 2 ** (child.failures - 1), RETRY_MAX)
-        child.due = now + delay
-        self.say(f"{child.name} {what_happened}; it is started again in {delay:g} s")
+    def _schedule(self, child: Child) -> float:
+        """Seconds until it is started again."""
+        child.failures += 1
+        delay: float = min(RETRY_FIRST * 2 ** (child.failures - 1), child.retry_max)
+        child.due = monotonic() + delay
+        return delay
 
     def _restart(self, child: Child) -> None:
         try:
             child.process = child.launch()
         except (OSError, MetricsError) as error:
-            self._schedule(child, f"cannot be started: {error}")
+            self._schedule(child)
+            if child.refused != str(error):  # once: this may last for hours
+                child.refused = str(error)
+                self.say(f"{child.name} cannot be started: {error}; it is tried every {child.retry_max:g} s")
             return
-        child.started, child.due = monotonic(), None
+        child.started, child.due, child.refused = monotonic(), None, ""
         self._listen(child)
 
 

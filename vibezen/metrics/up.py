@@ -58,6 +58,8 @@ STOP_SECONDS: Final = 12.0
 """Until a child that was asked to end is killed."""
 FREED_SECONDS: Final = 10.0
 """How long the API of an `up` that was killed may still hold the port, while it ends by itself."""
+SERVER_RETRY_SECONDS: Final = 5.0
+"""The longest pause before the server is started again: it ends when its disk is full, and is missed by all."""
 POLL_SECONDS: Final = 0.1
 
 
@@ -178,7 +180,7 @@ def check_address(host: str, port: int, patience: float = 0.0, setting: str = "-
 
 def _start_server(tree: Tree, storage_dir: Path) -> str:
     server = EmbeddedServer(storage_dir)
-    tree.adopt("server", server.start(), server.launch)
+    tree.adopt("server", server.start(), server.launch, SERVER_RETRY_SECONDS)
     return server.url
 
 

@@ -187,7 +187,7 @@ def persistence(info: Mapping[str, Any], appendfsync: str | None) -> Finding:
     if appendfsync is None:
         return unknown("persistence", f"append-only file; how often it is synced: {NOT_ALLOWED}", "allow +config|get")
     if appendfsync == "no":
-        advice = "set appendfsync everysec: a crash of the machine may take more than the last second"
+        advice = "set appendfsync always: a crash of the machine may take half a minute"
         return warn("persistence", "append-only file, appendfsync no", advice)
     return ok("persistence", f"append-only file, appendfsync {appendfsync}")
 
