@@ -17,6 +17,7 @@ from vibezen.metrics.api.answering import respond, while_connected
 from vibezen.metrics.api.login import OPEN, login_routes
 from vibezen.metrics.api.pipeline import Pipeline
 from vibezen.metrics.api.realtime import Realtime
+from vibezen.metrics.api.replay import replay_operation
 from vibezen.metrics.api.reports import report_operation
 from vibezen.metrics.api.sessions import session_operations
 from vibezen.metrics.api.site import Site
@@ -122,6 +123,7 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
         told("/api/events", events, "Single events, or a live sample of them", Events),
         told("/api/pipeline", pipeline, "Shards, groups, owners, lag, the books, the store, the server", Pipeline),
         told("/api/stream", stream, "The live feed as server-sent events", None),
+        replay_operation(dashboard),
         ticket_operation(dashboard.tickets),
         told("/healthz", healthz, "Whether the process lives", Health, scope=None),
         told("/readyz", readyz, "Whether it can answer, and events can be stored", Health, scope=None),
