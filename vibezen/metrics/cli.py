@@ -11,6 +11,7 @@ import sys
 import typer
 
 from vibezen.metrics.commands.api import api
+from vibezen.metrics.commands.backup import backup, restore
 from vibezen.metrics.commands.config import app as config
 from vibezen.metrics.commands.consume import consume
 from vibezen.metrics.commands.dead import app as dead
@@ -19,6 +20,7 @@ from vibezen.metrics.commands.export import export
 from vibezen.metrics.commands.gateway import gateway
 from vibezen.metrics.commands.import_ import import_
 from vibezen.metrics.commands.query import query
+from vibezen.metrics.commands.replay import replay
 from vibezen.metrics.commands.report import report
 from vibezen.metrics.commands.simulate import simulate
 from vibezen.metrics.commands.sql import sql
@@ -40,6 +42,7 @@ app = typer.Typer(
 for command in (up, api, gateway, consume, simulate):
     app.command()(command)
 app.command("import")(import_)
+app.command()(replay)
 app.command()(query)
 app.command()(export)
 app.command()(sql)
@@ -50,6 +53,8 @@ app.add_typer(token, name="token")
 app.add_typer(config, name="config")
 app.command()(doctor)
 app.command()(verify)
+app.command()(backup)
+app.command()(restore)
 app.command()(version)
 
 
