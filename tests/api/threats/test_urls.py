@@ -104,6 +104,13 @@ def test_dns_rebinding_to_a_local_dashboard(served: Served) -> None:
             assert b"unknown_host" in answer.read()
 
 
+def read_on(stream: httpx.Response) -> None:
+    """Read what comes, until it is cut off or too much time has passed."""
+    end = time.monotonic() + DEADLINE
+    for _ in stream.iter_raw():
+        assert time.monotonic() < end
+
+
 def test_revoked_token_ends_what_it_has_open(
     redis_url: str, start_dashboard: StartDashboard, wait_until: WaitUntil
 ) -> None:
@@ -120,10 +127,8 @@ def test_revoked_token_ends_what_it_has_open(
     ):
         assert stream.status_code == 200
         tokens.revoke(storage, "screen")
-        end = time.monotonic() + DEADLINE
         with pytest.raises(httpx.RemoteProtocolError):
-            for _ in stream.iter_raw():
-                assert time.monotonic() < end
+            read_on(stream)
         wait_until(lambda: _is_closed(socket))
         assert socket.close_code == 1008
     served.http.cookies.clear()
