@@ -91,8 +91,8 @@ def test_websocket_count_exhaustion(behind: Served) -> None:
                 pass
             assert refused.value.response.status_code == 503
             assert b"live.max_clients_per_address" in (refused.value.response.body or b"")
-            streamed = behind.http.get("/api/stream", headers=dict(mine))
-            assert (streamed.status_code, streamed.headers["retry-after"]) == (503, "2")
+            with behind.http.stream("GET", "/api/stream", headers=dict(mine)) as streamed:
+                assert (streamed.status_code, streamed.headers["retry-after"]) == (503, "2")
             with connect(url, additional_headers=[token, ("x-forwarded-for", "203.0.113.10")]) as other:
                 assert other.recv(timeout=DEADLINE)
         assert first.recv(timeout=DEADLINE)

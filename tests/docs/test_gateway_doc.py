@@ -152,4 +152,4 @@ def test_web_page_that_is_listed_may_send(port: int, page: str, client: redis.Re
 
 def test_every_status_of_the_gateway_is_told() -> None:
     told = set(re.findall(r"^\| (\d{3}) \|", TEXT, re.MULTILINE))
-    assert told == {"200", "207", "400", "401", "403", "408", "409", "413", "415", "422", "503"}
+    assert told == {"200", "207", "400", "401", "403", "408", "409", "413", "415", "422", "429", "503"}
