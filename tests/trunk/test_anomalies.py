@@ -160,6 +160,7 @@ def test_sum_of_the_step_that_goes_on_is_no_anomaly(pipeline: Pipeline) -> None:
         ({"baseline": "yesterday"}, "baseline"),
         ({"baseline": "hour", "step": "1d"}, "baseline"),
         ({"baseline": "hour", "step": "7m"}, "baseline"),
+        ({"baseline": "hour", "step": "10s", "from": "now-1h"}, "step"),
         ({"previous": "0"}, "previous"),
         ({"previous": "501"}, "previous"),
         ({"limit": "1001"}, "limit"),

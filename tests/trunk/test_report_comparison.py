@@ -105,3 +105,14 @@ def test_deviation_from_percentiles_is_near_that_of_the_values() -> None:
         shares |= {share: ordered[round(share * (len(values) - 1))] for share in QUANTILES.values()}
         found = deviation(sorted(shares.items()), sum(values) / len(values))
         assert found == pytest.approx(pstdev(values), rel=0.35, abs=1e-9)
+
+
+@pytest.mark.parametrize("agg", ["mean", "sum", "p95", "count", "rate"])
+@pytest.mark.parametrize("huge", [1e200, 1e300, 1.7e308])
+def test_values_near_the_end_of_numbers_are_compared_without_an_error(agg: str, huge: float) -> None:
+    values = [huge, -huge, huge, 1.0, 5e-324] * 100
+    names = ("count", "sum", "mean", "min", "max", "rate", *QUANTILES)
+    told = dict(zip(names, aggregates(window_of(values, [0.0] * 500), names, 60, Kind.COUNTER), strict=True))
+    number = measured(agg, told, Kind.COUNTER)
+    other = measured(agg, {**told, agg: 1.0}, Kind.COUNTER)
+    assert compare(number, other, Better.LOWER).verdict in Verdict

@@ -135,6 +135,10 @@ def parse_anomalies(parameters: Parameters, settings: Settings, now: float) -> S
     if baseline is not Baseline.PREVIOUS:
         before = max(before, SEASON) if baseline is Baseline.AUTO else SEASON
     longer = extended(found, before, parse_zone(question.tz))
+    if 2 * len(longer.steps()) > MAX_POINTS:
+        raise BadParameter(
+            "step", f"two weeks of it are {len(longer.steps())} numbers, which is too many: take 5m or more"
+        )
     return Standout(
         question=msgspec.structs.replace(question, plan=longer, aggregates=(*question.aggregates, "count")),
         start=found.start,

@@ -72,6 +72,8 @@ def compare(current: Measured, previous: Measured, better: Better) -> Comparison
     if current.value is None or previous.value is None:
         return Comparison(previous.value, None, None, Verdict.TOO_LITTLE_DATA)
     absolute = current.value - previous.value
+    if not math.isfinite(absolute):  # sums of what no counter counts
+        return Comparison(previous.value, None, None, Verdict.TOO_LITTLE_DATA)
     relative = absolute / abs(previous.value) if previous.value else None
     return Comparison(previous.value, absolute, relative, _verdict(current, previous, absolute, relative, better))
 
@@ -124,7 +126,7 @@ def _error(agg: str, told: Mapping[str, Value], samples: float, kind: Kind) -> f
     spread = deviation(_knots(told), mean)
     if agg == "mean":
         return spread / math.sqrt(samples)
-    of_sum = math.sqrt(samples * (spread**2 + mean**2))
+    of_sum = math.sqrt(samples) * math.hypot(spread, mean)
     return of_sum if agg == "sum" else of_sum * abs((told["rate"] or 0.0) / (samples * mean)) if mean else None
 
 
@@ -142,11 +144,15 @@ def deviation(knots: Knots, mean: float) -> float:
     low, high = knots[0][1], knots[-1][1]
     if low >= 0 and high <= 1 and {value for _, value in knots} <= {0.0, 1.0}:
         return math.sqrt(max(0.0, mean * (1 - mean)))  # samples that are 0 or 1: their mean says all
+    # In units of the farthest knot: what is squared must not leave the range of numbers.
+    far = max(abs(low - mean), abs(high - mean))
+    if not 0 < far < math.inf:
+        return far
     total = 0.0
     for (since, one), (until, other) in itertools.pairwise(knots):
-        a, b = one - mean, other - mean
+        a, b = (one - mean) / far, (other - mean) / far
         total += (until - since) * (a * a + a * b + b * b) / 3
-    return math.sqrt(total)
+    return far * math.sqrt(total)
 
 
 def _slope(share: float, knots: Knots) -> float:
