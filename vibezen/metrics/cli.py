@@ -11,6 +11,7 @@ import sys
 import typer
 
 from vibezen.metrics.commands.api import api
+from vibezen.metrics.commands.backup import backup, restore
 from vibezen.metrics.commands.config import app as config
 from vibezen.metrics.commands.consume import consume
 from vibezen.metrics.commands.dead import app as dead
@@ -50,6 +51,8 @@ app.add_typer(token, name="token")
 app.add_typer(config, name="config")
 app.command()(doctor)
 app.command()(verify)
+app.command()(backup)
+app.command()(restore)
 app.command()(version)
 
 
