@@ -21,6 +21,7 @@ from vibezen.metrics.api.login import OPEN, login_routes
 from vibezen.metrics.api.pipeline import Pipeline
 from vibezen.metrics.api.prometheus.operation import prometheus_operation
 from vibezen.metrics.api.realtime import Realtime
+from vibezen.metrics.api.replay import replay_operation
 from vibezen.metrics.api.reports import report_operation
 from vibezen.metrics.api.sessions import session_operations
 from vibezen.metrics.api.site import Site
@@ -192,6 +193,7 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
             group=EVENTS,
         ),
         stream_operation(dashboard),
+        replay_operation(dashboard),
         ticket_operation(dashboard.tickets),
         Operation(
             "/api/pipeline",

@@ -20,6 +20,8 @@ from vibezen.metrics.api.export import ExportResponse, Exports
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.pipeline import Pipeline, pipeline, troubles
 from vibezen.metrics.api.realtime import Realtime
+from vibezen.metrics.api.recording import Recording, Show, parse_recording, read
+from vibezen.metrics.api.replay import Player, Replays
 from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.api.tail import Tail
 from vibezen.metrics.api.tickets import Tickets
@@ -100,6 +102,8 @@ class MetricsDashboard:
         self._histories = asyncio.Semaphore(HISTORIES)
         self.reader = EventReader(storage.layout)
         self._exports = Exports(self.reader)
+        self.replays = Replays()
+        self._demo = demo
         self._gatherer = Gatherer(
             self.reader, self._commands, self._keys, self.settings, clock, lambda: self.hub.trouble is not None
         )
@@ -140,6 +144,7 @@ class MetricsDashboard:
         self.hub.close()
         self.watching.close()
         self._exports.close()
+        self.replays.close()
 
     def is_alive(self) -> bool:
         """Whether the live feed is followed; what it died of is raised on closing."""
@@ -242,6 +247,15 @@ class MetricsDashboard:
         """Events as a file; parameters as for `/api/metrics/export`."""
         labels = self.settings.aggregation.labels
         return self._exports.begin(parse_export(parameters, labels, self._clock()))
+
+    def recording(self, parameters: Parameters, last_event_id: str | None) -> Recording:
+        """What shall be replayed; parameters as for `/api/replay`. Raises BadParameter."""
+        return parse_recording(parameters, last_event_id, self._clock())
+
+    def player(self, recording: Recording) -> Player:
+        """Plays a recorded range as frames."""
+        show = Show(recording, self._catalogue, version=_version(), demo=self._demo)
+        return Player(recording, show, lambda since, until: read(self._gatherer, recording, since, until, self._answer))
 
     async def pipeline(self) -> Pipeline:
         """Shards, groups, positions, lag and owners."""
