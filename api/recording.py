@@ -18,13 +18,13 @@ from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event_sql import Condition
 from vibezen.metrics.gathering import Asked, Gathered, Gatherer
+from vibezen.metrics.pace import parse_speed
 from vibezen.metrics.question import Parameters, parse_metric, parse_range, parse_where, single
 from vibezen.metrics.series import series_key
 from vibezen.metrics.window import Window
 from vibezen.metrics.window_reader import HISTOGRAM
 
 PARAMETERS: Final = ("from", "to", "tz", "metric", "where", "step", "speed", "since")
-MAX_SPEED: Final = 1000
 MAX_DAYS: Final = 400
 STEP: Final = 10
 SPAN_STEPS: Final = 360
@@ -111,11 +111,10 @@ def _step(text: str) -> int:
 
 
 def _speed(text: str) -> float | None:
-    if text == "max":
-        return None
-    if re.fullmatch(r"\d{1,4}(\.\d{1,6})?", text, re.ASCII) and 1 <= float(text) <= MAX_SPEED:
-        return float(text)
-    raise BadParameter("speed", f"expected a number from 1 to {MAX_SPEED}, or max")
+    try:
+        return parse_speed(text)
+    except ValueError as error:
+        raise BadParameter("speed", str(error)) from None
 
 
 Windows = Mapping[int, Mapping[str, Window]]

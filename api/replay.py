@@ -16,9 +16,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from vibezen.metrics.api.answering import while_connected
 from vibezen.metrics.api.messages import Frame, Gap, Heartbeat, Snapshot
-from vibezen.metrics.api.recording import MAX_DAYS, MAX_SPEED, End, Recording, Show, Windows
-from vibezen.metrics.clock import Clock, floor_to, monotonic
+from vibezen.metrics.api.recording import MAX_DAYS, End, Recording, Show, Windows
+from vibezen.metrics.clock import floor_to, monotonic
 from vibezen.metrics.errors import MetricsError
+from vibezen.metrics.pace import MAX_SPEED, Pace
 from vibezen.metrics.serving.errors import ApiError
 from vibezen.metrics.serving.operation import Answer, Operation, Parameter
 from vibezen.metrics.serving.operation import Scope as TokenScope
@@ -32,8 +33,6 @@ HEARTBEAT: Final = 15.0
 """Seconds of silence after which a sign of life is sent."""
 STUCK: Final = 60.0
 """Seconds for which a client may read nothing before it is let go; it can go on behind the last id it has."""
-SLACK: Final = 1.0
-"""Seconds by which a replay may run late before it goes on from there: nobody is flooded for having been slow."""
 
 log = logging.getLogger(__name__)
 
@@ -41,27 +40,6 @@ Read = Callable[[int, int], Awaitable[Windows]]
 """The windows of [since, until)."""
 Piece = tuple[int, Windows]
 """Windows, and until when they are all."""
-
-
-class Pace:
-    """When what is due: `speed` seconds of the recording in each of ours, from `begins` on. None: at once."""
-
-    def __init__(self, begins: float, speed: float | None, clock: Clock = monotonic) -> None:
-        self._speed, self._clock = speed, clock
-        self._begins, self._since = begins, clock()
-
-    def wait(self, at: float) -> float:
-        """Seconds until the recording's time `at`."""
-        if self._speed is None:
-            return 0.0
-        left = self._since + (at - self._begins) / self._speed - self._clock()
-        if left < -SLACK:
-            self._begins, self._since = at, self._clock()
-        return max(0.0, left)
-
-    def at(self) -> float:
-        """The recording's time now."""
-        return self._begins + (self._clock() - self._since) * (self._speed or 0.0)
 
 
 class Player:

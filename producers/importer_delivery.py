@@ -151,6 +151,10 @@ class Delivery:
                 "appended. To import it as something else choose another --idempotency-key"
             )
 
+    def flush(self) -> None:
+        """Append what waits to become a call of the usual size."""
+        self._send()
+
     def finish(self, *, whole: bool) -> None:
         self._send()
         if self._number > self._confirmed and self._number >= self._there:

@@ -18,7 +18,6 @@ from tests.support.serving import Json, Served, StartDashboard, _events, dashboa
 from tests.support.waiting import WaitUntil
 from vibezen.metrics.api import replay
 from vibezen.metrics.api.recording import parse_recording
-from vibezen.metrics.api.replay import Pace
 from vibezen.metrics.clock import HOUR
 from vibezen.metrics.layout import Layout
 
@@ -181,38 +180,6 @@ def test_a_client_that_does_not_read_holds_no_place_for_ever(
         deaf.sendall(f"GET /api/replay?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         wait_until(lambda: past.http.head("/api/replay", params=RANGE).status_code == 503)
         wait_until(lambda: past.http.head("/api/replay", params=RANGE).status_code == 200)
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_the_clock_runs_at_the_speed_asked_for() -> None:
-    clock = Time()
-    pace = Pace(NOON, 10, clock)
-    assert pace.wait(NOON + 20) == pytest.approx(2)
-    clock.now += 1
-    assert pace.wait(NOON + 20) == pytest.approx(1)
-    assert pace.at() == NOON + 10
-    clock.now += 1.5
-    assert pace.wait(NOON + 20) == 0, "a little late it catches up"
-    assert pace.wait(NOON + 30) == pytest.approx(0.5)
-
-
-def test_whoever_was_slow_is_not_flooded_afterwards() -> None:
-    clock = Time()
-    pace = Pace(NOON, 1, clock)
-    clock.now += 600
-    assert pace.wait(NOON + 10) == 0
-    assert pace.wait(NOON + 20) == pytest.approx(10)
-
-
-def test_as_fast_as_it_is_read_never_waits() -> None:
-    assert Pace(NOON, None, Time()).wait(NOON + 10**6) == 0
 
 
 @settings(max_examples=40)

@@ -164,6 +164,7 @@ def test_every_key_is_documented() -> None:
     built = {keys.events(0), keys.producers(0), keys.dead(0), keys.books(0), keys.floor(0), keys.window(0, 10, 0)}
     built |= {keys.lease(0, "archive"), keys.fence(0, "archive"), keys.frames}
     built |= {keys.sessions(0), keys.store, keys.shards, keys.members("archive"), keys.imported("import-1")}
+    built.add(keys.shifted("import-1"))
     patterns = [
         re.sub(r"<\w+>", r".+", re.escape(name).replace(r"<s>", r"0"))
         for row in rows("events-and-streams.md", "Keys")

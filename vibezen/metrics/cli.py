@@ -20,6 +20,7 @@ from vibezen.metrics.commands.export import export
 from vibezen.metrics.commands.gateway import gateway
 from vibezen.metrics.commands.import_ import import_
 from vibezen.metrics.commands.query import query
+from vibezen.metrics.commands.replay import replay
 from vibezen.metrics.commands.report import report
 from vibezen.metrics.commands.simulate import simulate
 from vibezen.metrics.commands.sql import sql
@@ -41,6 +42,7 @@ app = typer.Typer(
 for command in (up, api, gateway, consume, simulate):
     app.command()(command)
 app.command("import")(import_)
+app.command()(replay)
 app.command()(query)
 app.command()(export)
 app.command()(sql)

@@ -18,7 +18,7 @@ def in_order(reading: Reading, wanted: Wanted) -> Sql:
     text, parameters = chosen(reading, wanted, None)
     return Sql(
         f'SELECT ts, metric, value, coalesce(sample_rate, 1.0) AS sample_rate, coalesce("count", 1) AS "count",'
-        f" metadata FROM {text} ORDER BY ts, metric, value, metadata",
+        f' metadata FROM {text} ORDER BY ts, metric, value, metadata, sample_rate, "count"',
         parameters,
     )
 

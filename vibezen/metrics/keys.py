@@ -46,6 +46,10 @@ class Keys:
         lines, server milliseconds and the file's name."""
         return f"{self.prefix}:{{meta}}:import:{producer}"
 
+    def shifted(self, producer: str) -> str:
+        """By how many seconds the events of one replay are moved."""
+        return f"{self.prefix}:{{meta}}:shift:{producer}"
+
     def events(self, shard: int) -> str:
         return self._shard(shard, "events")
 
