@@ -20,6 +20,7 @@ from vibezen.metrics.api import replay
 from vibezen.metrics.api.recording import parse_recording
 from vibezen.metrics.clock import HOUR
 from vibezen.metrics.layout import Layout
+from vibezen.metrics.serving import listener
 
 pytestmark = pytest.mark.server
 
@@ -154,7 +155,10 @@ def test_so_many_at_a_time_and_a_client_that_goes_makes_room(past: Served, wait_
     wait_until(lambda: status() == 200)
 
 
-def test_closing_the_server_cuts_replays_without_their_end(redis_url: str, tmp_path: Path) -> None:
+def test_closing_the_server_cuts_replays_without_their_end(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "GRACEFUL_SECONDS", 1000)  # what is not ended would be waited for
     with ExitStack() as rest:
         with dashboard_in_thread(redis_url, tmp_path / "store", lambda: NOW) as served:
             client = rest.enter_context(httpx.Client(base_url=served.url))

@@ -115,13 +115,18 @@ def test_what_a_part_replaces_while_it_is_copied_is_taken_from_the_part(
 
 
 def test_the_next_backup_links_what_the_one_before_has(layout: Layout, tmp_path: Path) -> None:
+    note = layout.quarantine / "note"
+    layout.quarantine.mkdir()
+    note.write_text("before")
     copy(layout, tmp_path / "first")
+    note.write_text("behind")
     stored.archive(layout, [event(300, NOON + 2 * HOUR)])
     made = copy(layout, tmp_path / "second", base=tmp_path / "first")
     first, second = files_of(tmp_path / "first"), files_of(tmp_path / "second")
     same = [path for path in second if first.get(path) == second[path]]
     linked = [path for path in same if (tmp_path / "first" / path).samefile(tmp_path / "second" / path)]
     assert made.linked == len(linked) >= 4
+    assert second["quarantine/note"] == b"behind", "of the same size, and yet another file"
     shutil.rmtree(tmp_path / "first")
     restore(tmp_path / "second", Layout(tmp_path / "again"))
     assert failures(Layout(tmp_path / "again")) == []
@@ -190,7 +195,7 @@ def test_a_killed_backup_is_no_backup_and_the_next_one_clears_it_away(
     target, partial = tmp_path / "backup", tmp_path / "backup.partial"
     slow = layout.root / "quarantine" / "pipe"
     slow.parent.mkdir()
-    slow.write_bytes(b"x" * 300_000_000)
+    slow.write_bytes(b"x" * 200_000_000)
     role = start_role("backup", str(target), "--storage-dir", str(layout.root))
     wait_until(lambda: (partial / "quarantine" / "pipe").exists() or not role.running())
     role.kill()
