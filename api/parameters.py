@@ -7,8 +7,10 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
+from vibezen.metrics.api.recording import STEP
 from vibezen.metrics.api.watching import DEFAULT_RATE, MAX_RATE
 from vibezen.metrics.export_format import Format
+from vibezen.metrics.pace import MAX_SPEED
 from vibezen.metrics.question import MAX_CONDITIONS, MAX_TOP
 from vibezen.metrics.search import DEFAULT_EVENTS, MAX_EVENTS
 from vibezen.metrics.serving.operation import Parameter
@@ -121,6 +123,27 @@ REPORT: Final = (
     Parameter("to", Time, "Where the period ends."),
     EXACT,
     Parameter("format", Literal["json", "markdown", "html", "csv"], "`json` without it.", example="html"),
+)
+
+REPLAY: Final = (
+    METRIC,
+    since("the last hour", "now-1h"),
+    TO,
+    ZONE,
+    WHERE,
+    Parameter(
+        "step",
+        Annotated[str, Meta(pattern=r"^[1-9]\d{0,3}$", examples=["10", "60"])],
+        f"Seconds of a window, of which an hour is a multiple; {STEP} without it.",
+    ),
+    Parameter(
+        "speed",
+        Annotated[str, Meta(pattern=r"^(max|[1-9]\d{0,3}(\.\d{1,5})?)$", examples=["60", "max"])],
+        f"Seconds of the recording in one of ours, 1 (without it) to {MAX_SPEED}; `max`: as fast as it is read.",
+        example="max",
+    ),
+    Parameter("since", str, "An id of this replay: what follows it."),
+    Parameter("Last-Event-ID", str, "The same, as browsers send it by themselves.", place="header"),
 )
 
 LIVE: Final = (

@@ -16,12 +16,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from vibezen.metrics.api.answering import while_connected
 from vibezen.metrics.api.messages import Frame, Gap, Heartbeat, Snapshot
+from vibezen.metrics.api.parameters import REPLAY
 from vibezen.metrics.api.recording import MAX_DAYS, End, Recording, Show, Windows
 from vibezen.metrics.clock import floor_to, monotonic
 from vibezen.metrics.errors import MetricsError
-from vibezen.metrics.pace import MAX_SPEED, Pace
+from vibezen.metrics.pace import Pace
 from vibezen.metrics.serving.errors import ApiError
-from vibezen.metrics.serving.operation import Answer, Operation, Parameter
+from vibezen.metrics.serving.operation import EVENT_STREAM, Answer, Operation
 from vibezen.metrics.serving.operation import Scope as TokenScope
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def replay_operation(dashboard: MetricsDashboard) -> Operation:
             return Response(status_code=204)  # which tells a browser not to come again
         dashboard.replays.check()
         if request.method == "HEAD":
-            return Response(media_type="text/event-stream")
+            return Response(media_type=EVENT_STREAM)
         player = dashboard.player(recording)
         await while_connected(request, player.begin)
         return ReplayResponse(player, dashboard.replays)
@@ -190,28 +191,17 @@ def replay_operation(dashboard: MetricsDashboard) -> Operation:
     return Operation(
         "/api/replay",
         replay,
-        "A recorded range as frames, at a chosen speed",
+        "A recorded range as the frames of the live feed, at a chosen speed",
         {
             200: Answer(
-                "Messages as server-sent events, `end` the last of them",
+                "Messages in order of time, `end` the last of them",
                 Snapshot | Frame | Gap | Heartbeat | End,
-                ("text/event-stream",),
+                (EVENT_STREAM,),
             ),
-            204: Answer("The position given is the end of the range: nothing follows"),
+            204: Answer("The position given is the end of the range: nothing follows", media=()),
         },
-        description=(
-            "The same messages as the live feed's, made of what is stored. An id names how far the replay is: sent as "
-            "Last-Event-ID, or as `since`, it goes on there. Waits for a client that reads slowly, and skips nothing."
-        ),
-        parameters=(
-            Parameter("from", str, f"Where the range begins; at most {MAX_DAYS} days. The last hour without it"),
-            Parameter("to", str, "Where it ends: now without it"),
-            Parameter("tz", str, "The time zone of times that name none"),
-            Parameter("metric", str, "Only this metric"),
-            Parameter("where", str, "key=value or key!=value of the metadata; all must hold", repeated=True),
-            Parameter("step", str, "Seconds of a window, 10 without it; an hour is a multiple of it"),
-            Parameter("speed", str, f"From 1 (without it) to {MAX_SPEED}, or `max`: as fast as it is read"),
-            Parameter("since", str, "An id of this replay, to go on behind"),
-        ),
+        f"Made of what is stored, at most {MAX_DAYS} days. An id names how far the replay is: sent as `Last-Event-ID`, "
+        "or as `since`, it goes on there. It waits for a client that reads slowly, and skips nothing.",
+        REPLAY,
         scope=TokenScope.ADMIN,
     )

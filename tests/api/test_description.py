@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 from tests.support.gateways import gateway_in_thread
 from tests.support.serving import Served
 from vibezen.metrics import export, inventory, question, search, summary
-from vibezen.metrics.api import parameters, watching
+from vibezen.metrics.api import parameters, recording, watching
 from vibezen.metrics.reports import asking
 from vibezen.metrics.serving.answers import Health
 from vibezen.metrics.serving.docs_page import docs_page
@@ -49,6 +49,7 @@ def test_gateway_describes_itself(redis_url: str, tmp_path: Path) -> None:
         (parameters.CATALOGUE, inventory.PARAMETERS),
         (parameters.SEARCH, {*search.PARAMETERS, *watching.PARAMETERS}),
         (parameters.REPORT, asking.PARAMETERS),
+        (parameters.REPLAY, {*recording.PARAMETERS, "Last-Event-ID"}),
     ],
 )
 def test_parameters_told_are_those_that_are_parsed(declared: tuple[Parameter, ...], parsed: Any) -> None:
