@@ -22,6 +22,7 @@ NAMES: Final = (
     "history",
     "parts",
     "compact",
+    "fanout",
     "start",
 )
 
