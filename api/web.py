@@ -254,7 +254,7 @@ class MetricsDashboard:
 
     def player(self, recording: Recording) -> Player:
         """Plays a recorded range as frames."""
-        show = Show(recording, self._catalogue, version=_version(), demo=self._demo)
+        show = Show(recording, self._catalogue, version=package_version(), demo=self._demo)
         return Player(recording, show, lambda since, until: read(self._gatherer, recording, since, until, self._answer))
 
     async def pipeline(self) -> Pipeline:
