@@ -43,12 +43,12 @@ class Subscriber:
         self._fanout, self._leave = fanout, leave
         self._first: deque[Message] = deque()
         self._queue: deque[Message] = deque()
-        self._ready = asyncio.Event()
         self._seen: Position | None = None
         self._after = Position()
         self._behind = self._held = False
         self._skips = 0
-        self._waiting = False
+        self._waiter: asyncio.Future[None] | None = None
+        """While the client has been told all there was."""
         self._scope: Scope | None = None
 
     def __enter__(self) -> Self:
@@ -120,7 +120,7 @@ class Subscriber:
         if self.ended is None:
             self.ended = reason
             self._wake()
-            if self._scope is not None and not self._waiting:
+            if self._scope is not None and self._waiter is None:
                 self._scope.cancel()
 
     async def next(self) -> Message | None:
@@ -130,12 +130,11 @@ class Subscriber:
                 if message.kind != "gap":
                     self._seen = message.position
                 return message
-            self._ready.clear()
-            self._waiting = True
+            self._waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._ready.wait()
+                await self._waiter
             finally:
-                self._waiting = False
+                self._waiter = None
         return None
 
     def _take(self) -> Message | None:
@@ -156,7 +155,8 @@ class Subscriber:
         return message
 
     def _wake(self) -> None:
-        self._ready.set()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class Fanout:

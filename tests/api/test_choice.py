@@ -2,10 +2,19 @@ import json
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vibezen.metrics.api.choice import Choice, Choices
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event_sql import Condition
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+    max_leaves=8,
+)
+members = st.sampled_from(["metrics", "where", "group_by", "interval", "type"]) | st.text(max_size=3)
 
 CHOICES = Choices(("provider", "model"), 0.25)
 
@@ -75,3 +84,28 @@ def test_message_that_cannot_be_is_answered_with_its_field(said: Mapping[str, ob
     with pytest.raises(BadParameter) as caught:
         CHOICES.of_message(json.dumps({"type": "subscribe", **said}))
     assert caught.value.field == field
+
+
+@settings(max_examples=40)
+@given(
+    st.binary()
+    | st.text()
+    | st.dictionaries(members, json_values).map(lambda said: json.dumps({"type": "subscribe", **said}))
+)
+def test_whatever_a_client_says_is_a_choice_or_a_mistake(said: str | bytes) -> None:
+    try:
+        choice = CHOICES.of_message(said)
+    except BadParameter as error:
+        json.dumps(error.reason).encode()
+    else:
+        assert choice.interval >= CHOICES.least
+
+
+@given(st.dictionaries(st.sampled_from(["metric", "where", "group_by", "interval"]), st.text() | st.lists(st.text())))
+def test_whatever_stands_in_an_address_is_a_choice_or_a_mistake(given: Mapping[str, str | list[str]]) -> None:
+    wrong = None
+    try:
+        CHOICES.of_parameters(given)
+    except BadParameter as error:
+        wrong = error.field
+    assert wrong is None or wrong in {"metric", *given}

@@ -117,7 +117,7 @@ def run(redis_url: str, windows: Windows, folder: Path, wait_until: WaitUntil, f
 def test_clients_across_restarts_and_processes_see_each_id_once_in_order(
     redis_url: str, windows: Windows, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
-    run(redis_url, windows, tmp_path, wait_until, frames=400, restarts=20)
+    run(redis_url, windows, tmp_path, wait_until, frames=240, restarts=12)
 
 
 @pytest.mark.soak

@@ -52,6 +52,7 @@ export class Feed {
         this.clock.exchanged(message.t, message.at, this.clock.local());
         return;
       case "heartbeat":
+      case "alert":
         return;
       case "gap":
         this.recent.doubt();
@@ -69,6 +70,9 @@ export class Feed {
         break;
       case "realtime":
         this.clock.exchanged(message.sent, message.realtime.at, message.received);
+        break;
+      default: // a newer server may say more
+        return;
     }
     this.take(message.realtime);
   }

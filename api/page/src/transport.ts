@@ -32,7 +32,7 @@ export type Opener = (since: string | null, handlers: Handlers) => Transport;
 
 export const POLL_EVERY = 5000;
 
-const EVENTS = ["snapshot", "frame", "gap", "heartbeat"] as const;
+const EVENTS = ["snapshot", "frame", "alert", "gap", "heartbeat"] as const;
 
 export function websocket(api: Api): Opener {
   return (since, handlers) => {

@@ -71,6 +71,13 @@ export interface Heartbeat {
   at: number;
 }
 
+/** One transition of an alert. */
+export interface Alert {
+  type: "alert";
+  id: string;
+  alert: Record<string, unknown>;
+}
+
 /** Answer to our ping, with our own time in it. */
 export interface Pong {
   type: "pong";
@@ -78,7 +85,7 @@ export interface Pong {
   at: number;
 }
 
-export type Message = Snapshot | Frame | Gap | Heartbeat | Pong;
+export type Message = Snapshot | Frame | Gap | Alert | Heartbeat | Pong;
 
 export interface History {
   metric: string;

@@ -125,3 +125,12 @@ test("events have arrived up to the newest record, or a little behind now when n
   vi.setSystemTime(Date.now() + 60_000);
   expect(feed.complete).toBeCloseTo(now() - 5, 3);
 });
+
+test("an alert changes no number, nor does what a newer server says", () => {
+  const shown = snapshot();
+  feed.receive(shown);
+  feed.receive({ type: "alert", id: "1_1", alert: {} });
+  feed.receive({ type: "weather", id: "1_1" } as unknown as Frame);
+  expect(feed.realtime).toBe(shown.realtime);
+  expect(events.changed).toHaveBeenCalledTimes(1);
+});
