@@ -108,12 +108,14 @@ def test_the_azure_trace_is_exact_on_disk(
     assert client.hget(Keys().books(0), "archive.events") == b"26457"
 
 
+@pytest.mark.parametrize("series", [2, pytest.param(7, marks=pytest.mark.soak)])
 def test_the_nab_series_are_exact_on_disk(
-    run: Run, redis_url: str, archived: Callable[[], list[dict[str, Any]]]
+    run: Run, redis_url: str, archived: Callable[[], list[dict[str, Any]]], series: int
 ) -> None:
     recorded("nab")
-    files = sorted((DATA / "nab").glob("*.csv"))
+    files = sorted((DATA / "nab").glob("*.csv"), key=lambda path: path.stat().st_size)
     assert len(files) == 7
+    files = files[:series]
     for path in files:
         done = run("import", path, "--event", f"nab={{value}},operation={path.stem}", "--redis-url", redis_url)
         assert done.returncode == 0, done.stderr
