@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = "vibezen/metrics/api/page/dist/"
 REPORT = (PAGE + "report/report.js", PAGE + "report/report.css")
 """What HTML reports carry inside them."""
+SUFFIXES = (".py", ".lua", ".sql", ".j2", ".css", ".yaml")
 NEVER = re.compile(r"node_modules|/page/(?!dist/)|__pycache__|\.py[co]$|(^|/)tests/")
 
 CORE = """
@@ -69,7 +70,7 @@ def expected() -> set[str]:
     found = {package / "py.typed"}
     for folder, folders, names in os.walk(package, followlinks=True):
         folders[:] = set(folders) - {"page"}  # it comes as built, and node_modules is large
-        found.update(Path(folder, name) for name in names if name.endswith((".py", ".lua", ".sql", ".j2", ".yaml")))
+        found.update(Path(folder, name) for name in names if name.endswith(SUFFIXES))
     return {path.relative_to(ROOT).as_posix() for path in found}
 
 

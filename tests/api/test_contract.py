@@ -21,7 +21,7 @@ from tests.support.waiting import WaitUntil
 
 pytestmark = pytest.mark.server
 
-RIGHT, WRONG = 10, 4
+RIGHT, WRONG = 6, 3
 """Requests per operation."""
 GOOD: Final[dict[str, list[str]]] = {
     "from": ["2023-11-16", "2023-11-16T18:00:00Z", "1700157600", "now-1h"],
