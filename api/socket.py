@@ -5,6 +5,7 @@ from typing import Final
 
 import anyio
 import msgspec
+from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from vibezen.metrics.api.choice import Choice
@@ -14,6 +15,7 @@ from vibezen.metrics.api.messages import Mistake, Pong
 from vibezen.metrics.api.stream import asked_of
 from vibezen.metrics.clock import wall
 from vibezen.metrics.errors import BadParameter
+from vibezen.metrics.serving.direct import direct_send
 from vibezen.metrics.serving.errors import ApiError, bad_parameter
 
 CLOSE_CODES: Final = {End.SLOW: 1013, End.CLOSING: 1012}
@@ -45,21 +47,23 @@ async def live_socket(websocket: WebSocket, hub: Hub) -> None:
         await websocket.accept()
         async with anyio.create_task_group() as tasks:
             subscriber.bind(tasks.cancel_scope)
-            tasks.start_soon(_listen, websocket, subscriber, hub, tasks.cancel_scope)
-            await _tell(websocket, subscriber)
+            # What is woken for every message should not lie deep below everything a request passes through.
+            tasks.start_soon(_tell, direct_send(websocket.scope, websocket.send), subscriber, tasks.cancel_scope)
+            await _listen(websocket, subscriber, hub)
             tasks.cancel_scope.cancel()
         if subscriber.ended is not None and websocket.client_state is WebSocketState.CONNECTED:
             with anyio.move_on_after(_CLOSE_WITHIN), contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 await websocket.close(CLOSE_CODES[subscriber.ended], subscriber.ended.value)
 
 
-async def _tell(websocket: WebSocket, subscriber: Subscriber) -> None:
-    with contextlib.suppress(WebSocketDisconnect):
+async def _tell(send: Send, subscriber: Subscriber, scope: anyio.CancelScope) -> None:
+    with contextlib.suppress(WebSocketDisconnect, OSError):  # as uvicorn says that the client is gone
         while message := await subscriber.next():
-            await websocket.send_text(message.text)
+            await send({"type": "websocket.send", "text": message.text})
+    scope.cancel()
 
 
-async def _listen(websocket: WebSocket, subscriber: Subscriber, hub: Hub, scope: anyio.CancelScope) -> None:
+async def _listen(websocket: WebSocket, subscriber: Subscriber, hub: Hub) -> None:
     """Do what the client says; what we do not know may come from a newer page, and is let pass."""
     with contextlib.suppress(WebSocketDisconnect):
         while True:
@@ -72,7 +76,6 @@ async def _listen(websocket: WebSocket, subscriber: Subscriber, hub: Hub, scope:
                     await _answer(websocket, said)
                 case "subscribe":
                     await _choose(websocket, subscriber, hub, said)
-    scope.cancel()
 
 
 def _type_of(said: str | bytes) -> str | None:

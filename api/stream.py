@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,6 +14,7 @@ from vibezen.metrics.api.choice import MAX_GROUPED, MAX_INTERVAL, MAX_METRICS, C
 from vibezen.metrics.api.fanout import Subscriber
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.messages import AlertMessage, Frame, Gap, Heartbeat, Snapshot
+from vibezen.metrics.serving.direct import direct_send
 from vibezen.metrics.serving.operation import Answer, Operation, Parameter
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def stream_operation(dashboard: MetricsDashboard) -> Operation:
 class LiveResponse(Response):
     """Ends with its subscription, also when the client does not read and a message is stuck on its way.
 
-    One task besides the request's own, and nothing but a `send` for each message.
+    A task of its own sends, and nothing but that: one that is woken for every message should not lie deep below
+    everything a request passes through.
     """
 
     def __init__(self, subscriber: Subscriber) -> None:
@@ -90,25 +91,22 @@ class LiveResponse(Response):
         self._subscriber = subscriber
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._subscriber, anyio.CancelScope() as cancelled:
-            self._subscriber.bind(cancelled)
-            leaving = asyncio.create_task(_left(receive, cancelled))
-            try:
+        with self._subscriber:
+            async with anyio.create_task_group() as tasks:
+                self._subscriber.bind(tasks.cancel_scope)
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                if scope["method"] != "HEAD":
-                    await self._send_events(send)
-                with anyio.move_on_after(_END_WITHIN):
-                    await send({"type": "http.response.body", "body": b""})
-            finally:
-                leaving.cancel()
+                events = self._send_events if scope["method"] != "HEAD" else self._end
+                tasks.start_soon(events, direct_send(scope, send), tasks.cancel_scope)
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                tasks.cancel_scope.cancel()
 
-    async def _send_events(self, send: Send) -> None:
+    async def _send_events(self, send: Send, scope: anyio.CancelScope) -> None:
         while message := await self._subscriber.next():
             await send({"type": "http.response.body", "body": message.event, "more_body": True})
+        await self._end(send, scope)
 
-
-async def _left(receive: Receive, scope: anyio.CancelScope) -> None:
-    """End the response when its client is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+    async def _end(self, send: Send, scope: anyio.CancelScope) -> None:
+        with anyio.move_on_after(_END_WITHIN):
+            await send({"type": "http.response.body", "body": b""})
+        scope.cancel()

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from vibezen.metrics.errors import AddressInUse
 from vibezen.metrics.serving import request_id
+from vibezen.metrics.serving.direct import Direct
 from vibezen.metrics.serving.tls import Tls
 
 USER_TIMEOUT_MS: Final = 30_000
@@ -72,7 +73,7 @@ class Server(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                Direct(app),
                 ws="websockets-sansio",
                 ws_max_size=MAX_MESSAGE,
                 ws_per_message_deflate=False,
