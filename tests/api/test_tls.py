@@ -1,5 +1,6 @@
 """HTTPS and WSS by certificate files, and files that are replaced or wrong."""
 
+import contextlib
 import ssl
 import subprocess
 from pathlib import Path
@@ -37,6 +38,19 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     command += ["-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     subprocess.run([*command, "-keyout", key, "-out", made], check=True, capture_output=True, timeout=DEADLINE)
     return made, key
+
+
+def shown_by(context: ssl.SSLContext) -> bytes | None:
+    """The certificate that a client is shown, in a handshake from memory to memory."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    client = trusting.wrap_bio(to_client, to_server)
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    for one in (client, server, client, server):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            one.do_handshake()
+    return client.getpeercert(binary_form=True)
 
 
 def test_page_api_and_socket_by_tls_and_a_new_certificate_without_restart(
@@ -91,9 +105,11 @@ def test_certificate_that_cannot_be_used_is_one_line_that_names_it(tmp_path: Pat
 def test_files_that_do_not_fit_change_nothing_while_we_serve(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made, key = certificate(tmp_path, "one")
     tls = Tls(made, key, "gateway")
-    key.unlink()
+    before = shown_by(tls.context)
+    certificate(tmp_path, "two")[0].replace(made)  # whose key is another one
     tls.refresh()
     tls.refresh()
+    assert shown_by(tls.context) == before
     assert [record.levelname for record in caplog.records] == ["ERROR"]  # once, not every second
     assert "the certificate served so far stays" in caplog.text
 

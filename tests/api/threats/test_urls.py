@@ -116,6 +116,8 @@ def test_revoked_token_ends_what_it_has_open(
 ) -> None:
     served = start_dashboard(redis_url, auth=Auth(required=Required.ALWAYS))
     storage = served.storage
+    sending, _ = tokens.create(storage, "ci", [Scope.WRITE])
+    assert served.http.post("/login", content=sending).status_code == 403  # it may read nothing
     shown, _ = tokens.create(storage, "screen", [Scope.READ])
     wait_until(lambda: served.http.get("/api/metrics/realtime", headers=bearer(shown)).status_code == 200)
     session = served.http.post("/login", content=shown).headers["set-cookie"].partition(";")[0]
@@ -127,10 +129,10 @@ def test_revoked_token_ends_what_it_has_open(
     ):
         assert stream.status_code == 200
         tokens.revoke(storage, "screen")
-        with pytest.raises(httpx.RemoteProtocolError):
-            read_on(stream)
         wait_until(lambda: _is_closed(socket))
         assert socket.close_code == 1008
+        with pytest.raises(httpx.RemoteProtocolError):
+            read_on(stream)
     served.http.cookies.clear()
     for headers in (bearer(shown), cookie):
         assert served.http.get("/api/metrics/realtime", headers=headers).status_code == 401
