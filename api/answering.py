@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vibezen.metrics.serving.errors import ApiError
+from vibezen.metrics.serving.operation import Answer
 from vibezen.metrics.settled import KeptAnswers, name_of
 
 T = TypeVar("T")
@@ -24,6 +25,11 @@ class Inquiry(NamedTuple, Generic[T]):
 
     name: Callable[[], Awaitable[str | None]]
     answer: Callable[[], Awaitable[T]]
+
+
+def settled(description: str, type_: Any) -> dict[int, Answer]:
+    """Of a question about the past, whose answer has an ETag."""
+    return {200: Answer(description, type_), 304: Answer("What `If-None-Match` names is still the answer", media=())}
 
 
 async def respond(request: Request, inquiry: Inquiry[Any], kept: KeptAnswers) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 
 from vibezen.metrics.api import parameters
 from vibezen.metrics.api.analysis import analysis_operations
-from vibezen.metrics.api.answering import respond, while_connected
+from vibezen.metrics.api.answering import respond, settled, while_connected
 from vibezen.metrics.api.login import OPEN, login_routes
 from vibezen.metrics.api.pipeline import Pipeline
 from vibezen.metrics.api.prometheus.operation import prometheus_operation
@@ -220,11 +220,6 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
             group=HEALTH,
         ),
     ]
-
-
-def settled(description: str, type_: Any) -> dict[int, Answer]:
-    """Of a question about the past, whose answer has an ETag."""
-    return {200: Answer(description, type_), 304: Answer("What `If-None-Match` names is still the answer", media=())}
 
 
 def _live_socket(dashboard: MetricsDashboard) -> BaseRoute:

@@ -7,6 +7,9 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
+from vibezen.metrics import sessions
+from vibezen.metrics.analysis import anomalies
+from vibezen.metrics.analysis.outlier import THRESHOLD
 from vibezen.metrics.api.recording import STEP
 from vibezen.metrics.api.watching import DEFAULT_RATE, MAX_RATE
 from vibezen.metrics.export_format import Format
@@ -14,7 +17,7 @@ from vibezen.metrics.pace import MAX_SPEED
 from vibezen.metrics.question import MAX_CONDITIONS, MAX_TOP
 from vibezen.metrics.search import DEFAULT_EVENTS, MAX_EVENTS
 from vibezen.metrics.serving.operation import Parameter
-from vibezen.metrics.window_reader import AGGREGATES
+from vibezen.metrics.window_reader import AGGREGATES, HISTOGRAM
 
 NAME: Final = r"[a-z][a-z0-9_.]{0,99}"
 MetricName = Annotated[str, Meta(pattern=f"^{NAME}$")]
@@ -82,6 +85,74 @@ HISTORY: Final = (
     ),
     WHERE,
     EXACT,
+)
+
+AGG: Final = Parameter(
+    "agg",
+    Literal[tuple(name for name in AGGREGATES if name != HISTOGRAM)],
+    "One aggregate; without it what suits the metric's kind.",
+    example="p95",
+)
+
+
+def _line(otherwise: str) -> tuple[Parameter, ...]:
+    """Those of history, for one aggregate of a range that is `otherwise` without `from`."""
+    own = {"from": since(otherwise, "now-24h"), "agg": AGG}
+    return tuple(own.get(parameter.name, parameter) for parameter in HISTORY)
+
+
+COMPARE: Final = (
+    *_line("the last hour"),
+    Parameter("against_from", Time, "Where the other range begins; it ends where this one begins without it."),
+    Parameter("against_to", Time, "Where the other range ends; it is as long as this one without it."),
+    Parameter(
+        "against_where",
+        Condition,
+        "As `where`, for the other side, in place of `where`; of the same range where no other one is given.",
+        repeated=True,
+    ),
+)
+
+TREND: Final = _line("the last seven days")
+
+ANOMALIES: Final = (
+    *_line("the last 24 hours"),
+    Parameter(
+        "threshold",
+        Annotated[float, Meta(ge=1, le=anomalies.MAX_THRESHOLD)],
+        f"How many robust standard deviations away a step stands out; {THRESHOLD} without it.",
+    ),
+    Parameter(
+        "baseline",
+        anomalies.Baseline,
+        "What a step is compared with: the same `hour` of the day in the two weeks before, or the `previous` steps; "
+        "the former where there are enough days without it.",
+    ),
+    Parameter(
+        "previous",
+        Annotated[int, Meta(ge=1, le=anomalies.MAX_PREVIOUS)],
+        f"How many steps before; {anomalies.DEFAULT_PREVIOUS} without it.",
+    ),
+    Parameter(
+        "limit",
+        Annotated[int, Meta(ge=1, le=anomalies.MAX_LIMIT)],
+        f"At most so many, those that stand out most; {anomalies.DEFAULT_LIMIT} without it.",
+    ),
+)
+
+SESSION: Final = (since("the last 24 hours", "now-7d"), TO, ZONE)
+
+SESSIONS: Final = (
+    *SESSION,
+    Parameter("project", str, "Only events of this project."),
+    Parameter("agent", str, "Only events of this agent."),
+    WHERE,
+    Parameter(
+        "limit",
+        Annotated[int, Meta(ge=1, le=sessions.MAX_LIMIT)],
+        f"At most so many; {sessions.DEFAULT_LIMIT} without it.",
+    ),
+    Parameter("cursor", str, "What an earlier answer gave as `next`: what follows it."),
 )
 
 SUMMARY: Final = (METRIC, since("the last 24 hours"), TO, ZONE, WHERE, EXACT)

@@ -9,15 +9,13 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from vibezen.metrics.api.answering import Inquiry, respond
+from vibezen.metrics.api import parameters
+from vibezen.metrics.api.answering import Inquiry, respond, settled
 from vibezen.metrics.question import Parameters
-from vibezen.metrics.serving.errors import ApiError, Body
-from vibezen.metrics.serving.operation import Answer, Operation, Parameter
+from vibezen.metrics.serving.errors import ApiError
+from vibezen.metrics.serving.operation import Operation, Parameter
 from vibezen.metrics.sessions import (
-    DEFAULT_LIMIT,
-    DEFAULT_RANGE,
     MAX_ID,
-    MAX_LIMIT,
     Detail,
     Sessions,
     parse_session,
@@ -30,26 +28,18 @@ from vibezen.metrics.settled import KeptAnswers
 if TYPE_CHECKING:
     from vibezen.metrics.api.web import MetricsDashboard
 
-_TIME: Final = "now-1h, now-1d/d, today, yesterday, ISO 8601 or Unix seconds"
-_RANGE: Final = (
-    Parameter("from", str, f"Where the range begins; {DEFAULT_RANGE} without it. {_TIME}"),
-    Parameter("to", str, f"Where the range ends; now without it. {_TIME}"),
-    Parameter("tz", str, "The time zone of days and of times that name none: Europe/Berlin, +05:30"),
+_ID: Final = Parameter(
+    "id",
+    Annotated[str, Meta(min_length=1)],
+    "The session, as `/api/sessions` tells it; one with a slash in it is found there alone, by `where`.",
+    required=True,
+    place="path",
 )
-_CHOICE: Final = (
-    Parameter("project", str, "Only events of this project"),
-    Parameter("agent", str, "Only events of this agent"),
-    Parameter("where", str, "key=value or key!=value of events; all that are given must hold", repeated=True),
-    Parameter("limit", Annotated[int, Meta(ge=1, le=MAX_LIMIT)], f"Sessions in the answer; {DEFAULT_LIMIT} without it"),
-    Parameter("cursor", str, "What an earlier answer gave as next"),
-)
-_ID: Final = Parameter("id", Annotated[str, Meta(min_length=1)], "The session", required=True, place="path")
-_UNCHANGED: Final = Answer("The client has the answer already", media=())
 
 
-def inquire_sessions(dashboard: MetricsDashboard, parameters: Parameters) -> Inquiry[Sessions]:
+def inquire_sessions(dashboard: MetricsDashboard, given: Parameters) -> Inquiry[Sessions]:
     """Raises BadParameter."""
-    asked = parse_sessions(parameters, dashboard.now())
+    asked = parse_sessions(given, dashboard.now())
 
     async def ask() -> Sessions:
         return await sessions(dashboard.reader, asked, await dashboard.active_sessions())
@@ -57,10 +47,10 @@ def inquire_sessions(dashboard: MetricsDashboard, parameters: Parameters) -> Inq
     return dashboard.inquire_now(ask)
 
 
-def inquire_session(dashboard: MetricsDashboard, name: str, parameters: Parameters) -> Inquiry[Detail]:
+def inquire_session(dashboard: MetricsDashboard, name: str, given: Parameters) -> Inquiry[Detail]:
     """Raises BadParameter; answering, ApiError where nobody knows the session."""
     now = dashboard.now()
-    asked, widths = parse_session(name, parameters, now), dashboard.settings.aggregation.widths
+    asked, widths = parse_session(name, given, now), dashboard.settings.aggregation.widths
 
     async def ask() -> Detail:
         found = await session(dashboard.reader, asked, await dashboard.active_sessions(), widths, now)
@@ -89,18 +79,19 @@ def session_operations(dashboard: MetricsDashboard, kept: KeptAnswers) -> list[O
             "/api/sessions",
             listed,
             "Sessions with activity, active ones first",
-            {200: Answer("The sessions", Sessions), 304: _UNCHANGED},
-            parameters=(*_RANGE, *_CHOICE),
+            settled("The sessions, each with what it used and cost", Sessions),
+            "A session is what events name in their metadata key `session`. Conditions choose events, and numbers are "
+            "those of the chosen ones. `next` in an answer is the `cursor` of what follows, null at the end.",
+            parameters.SESSIONS,
+            group="Events",
         ),
         Operation(
             "/api/sessions/{id}",
             detail,
             "What one session did",
-            {
-                200: Answer("The session", Detail),
-                304: _UNCHANGED,
-                404: Answer("The range has no event of it", Body),
-            },
-            parameters=(_ID, *_RANGE),
+            settled("The session, by metric, by model and over time", Detail),
+            parameters=(_ID, *parameters.SESSION),
+            errors=(404,),
+            group="Events",
         ),
     ]

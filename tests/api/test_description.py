@@ -11,7 +11,8 @@ from openapi_spec_validator import validate
 
 from tests.support.gateways import gateway_in_thread
 from tests.support.serving import Served
-from vibezen.metrics import export, inventory, question, search, summary
+from vibezen.metrics import export, inventory, question, search, sessions, summary
+from vibezen.metrics.analysis import anomalies, compare
 from vibezen.metrics.api import parameters, recording, watching
 from vibezen.metrics.reports import asking
 from vibezen.metrics.serving.answers import Health
@@ -50,6 +51,11 @@ def test_gateway_describes_itself(redis_url: str, tmp_path: Path) -> None:
         (parameters.SEARCH, {*search.PARAMETERS, *watching.PARAMETERS}),
         (parameters.REPORT, asking.PARAMETERS),
         (parameters.REPLAY, {*recording.PARAMETERS, "Last-Event-ID"}),
+        (parameters.COMPARE, {*question.PARAMETERS, *compare.PARAMETERS}),
+        (parameters.TREND, question.PARAMETERS),
+        (parameters.ANOMALIES, {*question.PARAMETERS, *anomalies.PARAMETERS}),
+        (parameters.SESSIONS, sessions.PARAMETERS),
+        (parameters.SESSION, sessions.RANGE),
     ],
 )
 def test_parameters_told_are_those_that_are_parsed(declared: tuple[Parameter, ...], parsed: Any) -> None:
