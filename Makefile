@@ -5,9 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
-# Most tests wait for a process or a deadline; a second worker uses that time. WORKERS=0: one after the other, as --pdb
-# and -s want it. More workers than cores make tests wait for each other.
-WORKERS ?= 2
+# Most tests wait for a process or a deadline: one worker more than cores uses that time. WORKERS=0: one after the other,
+# as --pdb and -s want it.
+WORKERS ?= 3
 MINUTES ?= 10
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

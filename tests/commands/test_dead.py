@@ -229,7 +229,7 @@ def test_letters_beyond_the_bound_are_counted_and_not_kept(pipeline: Pipeline, c
     assert (client.hlen(KEYS.dead(0)), books(client)["archive.dead_unkept"]) == (1, 3)
 
 
-def test_mistakes_are_one_line(letters: list[str], ask: Ask, run: Run, free_port: int) -> None:
+def test_mistakes_are_one_line(letters: list[str], ask: Ask, run_here: Run, free_port: int) -> None:
     for arguments, code, words in (
         (("requeue",), 2, "name letters, or say --all"),
         (("drop", letters[0], "--all"), 2, "name letters, or say --all"),
@@ -238,10 +238,10 @@ def test_mistakes_are_one_line(letters: list[str], ask: Ask, run: Run, free_port
         done = ask(*arguments)
         assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
         assert words in done.stderr
-    away = run("dead", "list", "--redis-url", f"redis://127.0.0.1:{free_port}")
+    away = run_here("dead", "list", "--redis-url", f"redis://127.0.0.1:{free_port}")
     assert (away.returncode, len(away.stderr.splitlines())) == (1, 1), away.stderr
 
 
-def test_the_command_line_knows_it(letters: list[str], pipeline: Pipeline, run: Run) -> None:
+def test_the_command_line_knows_it(letters: list[str], pipeline: Pipeline, run_here: Run) -> None:
     where = ("--redis-url", pipeline.url, "--storage-dir", str(pipeline.layout.root))
-    assert len(json.loads(run("dead", "list", "--json", *where).stdout)) == len(letters)
+    assert len(json.loads(run_here("dead", "list", "--json", *where).stdout)) == len(letters)

@@ -160,7 +160,7 @@ def test_terminal_shows_a_bar(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.server
 def test_exported_lines_come_back_by_import(
-    run: Run, store: Store, client: redis.Redis, redis_url: str, tmp_path: Path
+    run_here: Run, store: Store, client: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     rich = [
         Event(
@@ -170,12 +170,12 @@ def test_exported_lines_come_back_by_import(
     ]
     store.add(rich)
     exported, again = tmp_path / "x.jsonl", tmp_path / "again.jsonl"
-    assert run("export", "-o", exported, "--storage-dir", store.layout.root).returncode == 0
+    assert run_here("export", "-o", exported, "--storage-dir", store.layout.root).returncode == 0
     other = Pipeline(client, redis_url, tmp_path / "other")
     place = ("--redis-url", redis_url, "--storage-dir", other.layout.root)
-    done = run("import", exported, *place)
+    done = run_here("import", exported, *place)
     assert done.returncode == 0, done.stderr
     assert len(values_in_stream(redis_url)) == 17
     other.archive()
-    assert run("export", "-o", again, *place).returncode == 0
+    assert run_here("export", "-o", again, *place).returncode == 0
     assert again.read_bytes() == exported.read_bytes()

@@ -81,13 +81,13 @@ def micros(text: str) -> int:
 
 
 def test_the_azure_trace_is_exact_on_disk(
-    run: Run, redis_url: str, archived: Callable[[], list[dict[str, Any]]], client: redis.Redis
+    run_here: Run, redis_url: str, archived: Callable[[], list[dict[str, Any]]], client: redis.Redis
 ) -> None:
     path = recorded(AZURE)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     for told in ("26,457 appended, 0 there already", "0 appended, 26,457 there already"):
-        done = run("import", path, *EVENTS, "--redis-url", redis_url)
+        done = run_here("import", path, *EVENTS, "--redis-url", redis_url)
         assert done.returncode == 0, done.stderr
         assert f"8,819 read, none rejected\n  events  26,457 made: {told}" in done.stdout
     lines = archived()
@@ -110,14 +110,14 @@ def test_the_azure_trace_is_exact_on_disk(
 
 @pytest.mark.parametrize("series", [2, pytest.param(7, marks=pytest.mark.soak)])
 def test_the_nab_series_are_exact_on_disk(
-    run: Run, redis_url: str, archived: Callable[[], list[dict[str, Any]]], series: int
+    run_here: Run, redis_url: str, archived: Callable[[], list[dict[str, Any]]], series: int
 ) -> None:
     recorded("nab")
     files = sorted((DATA / "nab").glob("*.csv"), key=lambda path: path.stat().st_size)
     assert len(files) == 7
     files = files[:series]
     for path in files:
-        done = run("import", path, "--event", f"nab={{value}},operation={path.stem}", "--redis-url", redis_url)
+        done = run_here("import", path, "--event", f"nab={{value}},operation={path.stem}", "--redis-url", redis_url)
         assert done.returncode == 0, done.stderr
     found: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
     for line in archived():
@@ -130,25 +130,25 @@ def test_the_nab_series_are_exact_on_disk(
 
 
 def test_our_own_segments_can_be_imported_again(
-    run: Run, redis_url: str, archived: Callable[[], list[dict[str, Any]]], file: Path, tmp_path: Path
+    run_here: Run, redis_url: str, archived: Callable[[], list[dict[str, Any]]], file: Path, tmp_path: Path
 ) -> None:
     rows = "".join(f"{1_700_000_000 + n * 60},{n},model-{n % 3}\n" for n in range(500))
     file.write_text("ts,n,model\n" + rows)
-    run("import", file, "--event", "tokens={n},model={model},count=2", "--redis-url", redis_url)
+    run_here("import", file, "--event", "tokens={n},model={model},count=2", "--redis-url", redis_url)
     first = archived()
     segments = sorted((tmp_path / "store" / "events").rglob("*.jsonl"))
     assert len(segments) == 9
     kept = tmp_path / "kept.jsonl.gz"
     kept.write_bytes(gzip.compress(b"".join(segment.read_bytes() for segment in segments)))
-    done = run("import", kept, "--redis-url", redis_url)
+    done = run_here("import", kept, "--redis-url", redis_url)
     assert "500 made: 500 appended" in done.stdout, done.stderr
     lines = Counter(json.dumps(line, sort_keys=True) for line in archived())
     assert lines == Counter({json.dumps(line, sort_keys=True): 2 for line in first})
 
 
-def test_a_dry_run_describes_and_needs_no_server(run: Run, file: Path, free_port: int) -> None:
+def test_a_dry_run_describes_and_needs_no_server(run_here: Run, file: Path, free_port: int) -> None:
     file.write_text(GOOD + "later,1\n1700000002,\n")
-    done = run("import", file, "--event", "m={n}*2", "--dry-run", "--redis-url", f"redis://127.0.0.1:{free_port}")
+    done = run_here("import", file, "--event", "m={n}*2", "--dry-run", "--redis-url", f"redis://127.0.0.1:{free_port}")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         str(file),
@@ -164,30 +164,30 @@ def test_a_dry_run_describes_and_needs_no_server(run: Run, file: Path, free_port
     assert "older than the windows are kept (26 h)" in done.stderr
 
 
-def test_no_server_is_one_line_and_exit_code_1(run: Run, file: Path, free_port: int) -> None:
+def test_no_server_is_one_line_and_exit_code_1(run_here: Run, file: Path, free_port: int) -> None:
     url = f"redis://:secret@127.0.0.1:{free_port}"
-    done = run("import", file, "--event", "m={n}", "--redis-url", url)
+    done = run_here("import", file, "--event", "m={n}", "--redis-url", url)
     line = f"vibezen-metrics: {url.replace('secret', '***')}: no Redis or Valkey answers: connection refused\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
 
 
-def test_the_result_can_be_read_by_a_program(run: Run, redis_url: str, file: Path, tmp_path: Path) -> None:
+def test_the_result_can_be_read_by_a_program(run_here: Run, redis_url: str, file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.ndjson"
     other.write_text('{"metric":"m","value":1,"ts":1700000000}\n')
-    done = run("import", file, "--event", "m={n}", "--redis-url", redis_url, "--json")
+    done = run_here("import", file, "--event", "m={n}", "--redis-url", redis_url, "--json")
     told = json.loads(done.stdout)
     (balance,) = told.pop("files")
     assert told == {"complete": True, "dry_run": False, "error": None}
     assert balance.items() >= {"rows": 2, "events": 2, "appended": 2, "rejected": 0, "complete": True}.items()
-    told = json.loads(run("import", other, "--redis-url", redis_url, "--json", "--limit", "1").stdout)
+    told = json.loads(run_here("import", other, "--redis-url", redis_url, "--json", "--limit", "1").stdout)
     assert told["files"][0]["appended"] == 1
 
 
-def test_strict_makes_a_rejected_row_a_failure(run: Run, redis_url: str, file: Path, tmp_path: Path) -> None:
+def test_strict_makes_a_rejected_row_a_failure(run_here: Run, redis_url: str, file: Path, tmp_path: Path) -> None:
     file.write_text(GOOD + "1700000002,many\n")
     arguments = ("import", file, "--event", "m={n}", "--redis-url", redis_url, "--rejects", tmp_path / "no.ndjson")
-    assert run(*arguments).returncode == 0
-    strict = run(*arguments, "--strict")
+    assert run_here(*arguments).returncode == 0
+    strict = run_here(*arguments, "--strict")
     assert strict.returncode == 1
     assert "3 read, 1 rejected" in strict.stdout
     assert json.loads((tmp_path / "no.ndjson").read_text())["line"] == 4
@@ -218,7 +218,7 @@ def test_asked_to_stop_while_a_pipe_is_silent_it_ends_and_tells_how_to_go_on(
     assert "interrupted: 0 events are in the stream; run the same command again to go on" in role.said
 
 
-def test_a_wrong_usage_is_one_line_and_exit_code_2(run: Run, file: Path, tmp_path: Path) -> None:
+def test_a_wrong_usage_is_one_line_and_exit_code_2(run_here: Run, file: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "map.yaml"
     wrong.write_text("events: [{metric: a, value: '{n}', labels: {}}]")
     cases = {
@@ -231,7 +231,7 @@ def test_a_wrong_usage_is_one_line_and_exit_code_2(run: Run, file: Path, tmp_pat
         "Europe/Berlin",
     }
     for arguments, told in cases.items():
-        done = run("import", file, *arguments, "--dry-run")
+        done = run_here("import", file, *arguments, "--dry-run")
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"vibezen-metrics: {told}\n")
 
 

@@ -31,10 +31,10 @@ def pipeline(client: redis.Redis, redis_url: str, tmp_path: Path) -> Pipeline:
 
 
 @pytest.fixture
-def ask(run: Run, pipeline: Pipeline) -> Run:
+def ask(run_here: Run, pipeline: Pipeline) -> Run:
     def ask(*arguments: str) -> "subprocess.CompletedProcess[str]":
         where = ("--redis-url", pipeline.url, "--storage-dir", str(pipeline.layout.root))
-        return run(*arguments, *where)
+        return run_here(*arguments, *where)
 
     return ask
 
@@ -65,12 +65,12 @@ def test_table_csv_and_json_tell_the_same(pipeline: Pipeline, ask: Run) -> None:
     assert [line["points"][0][1] for line in answer["series"]] == [6, 4, 6, 4]
 
 
-def test_files_answer_without_a_server(pipeline: Pipeline, run: Run, free_port: int) -> None:
+def test_files_answer_without_a_server(pipeline: Pipeline, run_here: Run, free_port: int) -> None:
     tokens(pipeline)
     away = ("--redis-url", f"redis://127.0.0.1:{free_port}", "--storage-dir", str(pipeline.layout.root))
-    done = run("query", "tokens", *AT, "--agg", "sum", "--step", "1h", "--csv", *away)
+    done = run_here("query", "tokens", *AT, "--agg", "sum", "--step", "1h", "--csv", *away)
     assert (done.returncode, done.stdout.splitlines()[1]) == (0, "2023-11-16T18:00:00.000Z,12.0")
-    done = run("tail", "--no-follow", "-n", "1", "--json", *away)
+    done = run_here("tail", "--no-follow", "-n", "1", "--json", *away)
     assert json.loads(done.stdout)["ts"] == OLD + 3
 
 
@@ -152,19 +152,19 @@ def test_mistakes_are_one_line_and_exit_code_2(pipeline: Pipeline, ask: Run) -> 
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_folder_that_is_no_store_is_one_line(run: Run, redis_url: str, tmp_path: Path) -> None:
+def test_folder_that_is_no_store_is_one_line(run_here: Run, redis_url: str, tmp_path: Path) -> None:
     for command in (("query", "cost"), ("tail", "--no-follow")):
-        done = run(*command, "--redis-url", redis_url, "--storage-dir", str(tmp_path / "nothing"))
+        done = run_here(*command, "--redis-url", redis_url, "--storage-dir", str(tmp_path / "nothing"))
         assert (done.returncode, done.stdout) == (1, "")
         assert "not a store yet" in done.stderr
 
 
-def test_folder_of_another_store_than_the_servers_is_refused(pipeline: Pipeline, run: Run, tmp_path: Path) -> None:
+def test_folder_of_another_store_than_the_servers_is_refused(pipeline: Pipeline, run_here: Run, tmp_path: Path) -> None:
     tokens(pipeline)
     other = Layout(tmp_path / "other")
     other.create()
     for command in (("query", "tokens"), ("tail",)):
-        done = run(*command, "--redis-url", pipeline.url, "--storage-dir", str(other.root))
+        done = run_here(*command, "--redis-url", pipeline.url, "--storage-dir", str(other.root))
         assert done.returncode == 1
         assert "the server's events belong to store" in done.stderr
         assert len(done.stderr.splitlines()) == 1

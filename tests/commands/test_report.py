@@ -19,12 +19,12 @@ PERIOD = ("--period", "2023-11-16..2023-11-17")
 
 
 @pytest.fixture
-def ask(run: Run, client: redis.Redis, redis_url: str, tmp_path: Path) -> Run:
+def ask(run_here: Run, client: redis.Redis, redis_url: str, tmp_path: Path) -> Run:
     pipeline = Pipeline(client, redis_url, tmp_path / "store")
     pipeline.take_in([event(0.5, OLD + n, "cost", provider="openai") for n in range(4)])
 
     def ask(*arguments: object) -> "subprocess.CompletedProcess[str]":
-        return run("report", *arguments, "--redis-url", redis_url, "--storage-dir", pipeline.layout.root)
+        return run_here("report", *arguments, "--redis-url", redis_url, "--storage-dir", pipeline.layout.root)
 
     return ask
 
@@ -72,7 +72,7 @@ def test_mistakes_are_one_line(ask: Run, tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1, arguments
 
 
-def test_folder_that_is_no_store_is_one_line(run: Run, redis_url: str, tmp_path: Path) -> None:
-    done = run("report", "cost_analysis", "--redis-url", redis_url, "--storage-dir", tmp_path / "nothing")
+def test_folder_that_is_no_store_is_one_line(run_here: Run, redis_url: str, tmp_path: Path) -> None:
+    done = run_here("report", "cost_analysis", "--redis-url", redis_url, "--storage-dir", tmp_path / "nothing")
     assert (done.returncode, done.stdout) == (1, "")
     assert "not a store yet" in done.stderr

@@ -133,10 +133,11 @@ def test_what_was_appended_before_ctrl_c_is_read_before_the_end(
     monkeypatch.setenv("VIBEZEN_METRICS__STREAMS__SHARDS", "2")
     up = start_up()
     url = running_endpoint().url  # type: ignore[union-attr]
-    with connect(url) as client:
+    with connect(url) as client, client.pipeline(transaction=False) as together:
         for number in range(20_000):
             stream = f"vibezen:{{{number % 2}}}:events"
-            client.execute_command("XADD", stream, "*", "metric", "response_time", "value", number)
+            together.execute_command("XADD", stream, "*", "metric", "response_time", "value", number)
+        together.execute()
     assert interrupt(up) == 0
     assert "not everything" not in up.said
     assert values_on_disk(store) == dict.fromkeys(range(20000), 1)

@@ -211,24 +211,24 @@ def test_files_no_log_names_are_told(pipeline: Pipeline, verify: Verify) -> None
 
 
 def test_without_a_server_the_files_are_looked_at_and_the_rest_is_said(
-    pipeline: Pipeline, run: Run, free_port: int
+    pipeline: Pipeline, run_here: Run, free_port: int
 ) -> None:
     fill(pipeline)
     away = ("--redis-url", f"redis://127.0.0.1:{free_port}", "--storage-dir", str(pipeline.layout.root))
-    done = run("verify", *away)
+    done = run_here("verify", *away)
     assert done.returncode == 0
     assert "ok      segments: 2 files" in done.stdout
     assert "unknown windows: not compared: " in done.stdout
     assert "unknown books: not compared: " in done.stdout
 
 
-def test_the_command_says_what_differs_and_its_exit_code_that_something_does(pipeline: Pipeline, run: Run) -> None:
+def test_the_command_says_what_differs_and_its_exit_code_that_something_does(pipeline: Pipeline, run_here: Run) -> None:
     path, _ = fill(pipeline)
     where = ("--redis-url", pipeline.url, "--storage-dir", str(pipeline.layout.root))
-    done = run("verify", "--json", *where)
+    done = run_here("verify", "--json", *where)
     assert (done.returncode, {one["status"] for one in json.loads(done.stdout)}) == (0, {"ok"})
     path.unlink()
-    done = run("verify", *where, "--offline")
+    done = run_here("verify", *where, "--offline")
     assert (done.returncode, done.stdout.splitlines()[1].startswith("fail    segments: ")) == (1, True)
 
 
@@ -247,8 +247,8 @@ def test_what_cannot_be_looked_at_is_one_line(pipeline: Pipeline, verify: Verify
         verify()
 
 
-def test_a_folder_that_is_no_store_is_one_line(run: Run, tmp_path: Path) -> None:
-    done = run("verify", "--storage-dir", str(tmp_path / "nothing"))
+def test_a_folder_that_is_no_store_is_one_line(run_here: Run, tmp_path: Path) -> None:
+    done = run_here("verify", "--storage-dir", str(tmp_path / "nothing"))
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
 
 
@@ -383,19 +383,19 @@ def test_the_folder_of_another_store_is_not_compared(pipeline: Pipeline, verify:
     assert found.startswith("store: ")
 
 
-def test_windows_are_made_anew_on_demand(pipeline: Pipeline, verify: Verify, run: Run) -> None:
+def test_windows_are_made_anew_on_demand(pipeline: Pipeline, verify: Verify, run_here: Run) -> None:
     key, _ = live(pipeline)
     pipeline.client.delete(key)
     assert len(wrong(verify())) == 1
     where = ("--redis-url", pipeline.url, "--storage-dir", str(pipeline.layout.root))
-    done = run("verify", "--rebuild-windows", *where)
+    done = run_here("verify", "--rebuild-windows", *where)
     assert done.returncode == 0, done.stdout
     assert done.stdout.startswith("ok      rebuilt windows: shard 0: made anew of 308 events, up to entry ")
     assert pipeline.client.exists(key)
-    assert run("verify", "--rebuild-windows", "--offline", *where).returncode == 2
+    assert run_here("verify", "--rebuild-windows", "--offline", *where).returncode == 2
     path = list(pipeline.layout.segments())[-1]
     path.unlink()
-    done = run("verify", "--rebuild-windows", *where)
+    done = run_here("verify", "--rebuild-windows", *where)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
     assert f"{path.name} is damaged or gone" in done.stderr
 
