@@ -203,3 +203,18 @@ def test_closed_feed_takes_nobody() -> None:
                 feed.channels.join()
 
     run(case)
+
+
+def test_frame_that_resumes_does_not_stand_for_the_alerts_behind_it() -> None:
+    async def case(feed: Feed) -> None:
+        feed.come("cost")
+        feed.show()
+        feed.state.tell(Alert((7, 0), b"{}"))
+        with feed.channels.join() as one:
+            change, alerts = feed.state.journal.since((0, 0)), feed.state.alerts.since((0, 0))
+            assert change is not None
+            assert alerts is not None
+            feed.channels.of(one).resume(one, Position(), change, alerts)
+            assert [(await told(one))["id"], (await told(one))["id"]] == ["1-0_0-0", "1-0_7-0"]
+
+    run(case)
