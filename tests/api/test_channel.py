@@ -13,6 +13,7 @@ from vibezen.metrics.api.alert_log import Alert
 from vibezen.metrics.api.channel import Channel, Channels
 from vibezen.metrics.api.choice import Choice
 from vibezen.metrics.api.fanout import Subscriber
+from vibezen.metrics.api.position import Position
 from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.catalogue import Catalogue
 from vibezen.metrics.event_sql import Condition
