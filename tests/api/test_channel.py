@@ -13,6 +13,7 @@ from vibezen.metrics.api.alert_log import Alert
 from vibezen.metrics.api.channel import Channel, Channels
 from vibezen.metrics.api.choice import Choice
 from vibezen.metrics.api.fanout import Subscriber
+from vibezen.metrics.api.position import Position
 from vibezen.metrics.api.state import LiveState
 from vibezen.metrics.catalogue import Catalogue
 from vibezen.metrics.event_sql import Condition
@@ -201,5 +202,20 @@ def test_closed_feed_takes_nobody() -> None:
             assert await one.next() is None
             with pytest.raises(ApiError, match="closing"):
                 feed.channels.join()
+
+    run(case)
+
+
+def test_frame_that_resumes_does_not_stand_for_the_alerts_behind_it() -> None:
+    async def case(feed: Feed) -> None:
+        feed.come("cost")
+        feed.show()
+        feed.state.tell(Alert((7, 0), b"{}"))
+        with feed.channels.join() as one:
+            change, alerts = feed.state.journal.since((0, 0)), feed.state.alerts.since((0, 0))
+            assert change is not None
+            assert alerts is not None
+            feed.channels.of(one).resume(one, Position(), change, alerts)
+            assert [(await told(one))["id"], (await told(one))["id"]] == ["1-0_0-0", "1-0_7-0"]
 
     run(case)

@@ -23,6 +23,8 @@ client that stopped reading (seen with uvicorn: pings and closing both wait behi
 SEND_BUFFER: Final = 64 * 1024
 """Bytes the kernel holds for one client; by default it grows to megabytes."""
 GRACEFUL_SECONDS: Final = 5
+STUCK_SECONDS: Final = 1.0
+"""On closing, a client that takes nothing in for so long is not waited for."""
 MAX_MESSAGE: Final = 64 * 1024
 """Bytes in one WebSocket message from a client."""
 
@@ -115,7 +117,26 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Streams end before uvicorn waits for them to.
         self._closing()
-        await super().shutdown(sockets)
+        cutting = asyncio.create_task(self._cut_stuck())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+
+    async def _cut_stuck(self) -> None:
+        """Give up connections whose clients take nothing in: they would be waited for until the last moment."""
+        await asyncio.sleep(STUCK_SECONDS)
+        waiting = self._unsent()
+        await asyncio.sleep(STUCK_SECONDS)
+        for transport, size in self._unsent().items():
+            if waiting.get(transport) == size:
+                transport.abort()
+
+    def _unsent(self) -> dict[asyncio.WriteTransport, int]:
+        """Bytes that wait to be sent, by connection, where there are any."""
+        transports = [connection.transport for connection in self.server_state.connections]
+        sizes = {transport: transport.get_write_buffer_size() for transport in transports}
+        return {transport: size for transport, size in sizes.items() if size}
 
 
 @contextlib.asynccontextmanager
