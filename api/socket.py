@@ -5,7 +5,6 @@ from typing import Final
 
 import anyio
 import msgspec
-from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from vibezen.metrics.api.choice import Choice
@@ -15,7 +14,7 @@ from vibezen.metrics.api.messages import Mistake, Pong
 from vibezen.metrics.api.stream import asked_of
 from vibezen.metrics.clock import wall
 from vibezen.metrics.errors import BadParameter
-from vibezen.metrics.serving.direct import direct_send
+from vibezen.metrics.serving.direct import Line, direct_line
 from vibezen.metrics.serving.errors import ApiError, bad_parameter
 
 CLOSE_CODES: Final = {End.SLOW: 1013, End.CLOSING: 1012}
@@ -48,7 +47,7 @@ async def live_socket(websocket: WebSocket, hub: Hub) -> None:
         async with anyio.create_task_group() as tasks:
             subscriber.bind(tasks.cancel_scope)
             # What is woken for every message should not lie deep below everything a request passes through.
-            tasks.start_soon(_tell, direct_send(websocket.scope, websocket.send), subscriber, tasks.cancel_scope)
+            tasks.start_soon(_tell, direct_line(websocket.scope, websocket.send), subscriber, tasks.cancel_scope)
             await _listen(websocket, subscriber, hub)
             tasks.cancel_scope.cancel()
         if subscriber.ended is not None and websocket.client_state is WebSocketState.CONNECTED:
@@ -56,10 +55,11 @@ async def live_socket(websocket: WebSocket, hub: Hub) -> None:
                 await websocket.close(CLOSE_CODES[subscriber.ended], subscriber.ended.value)
 
 
-async def _tell(send: Send, subscriber: Subscriber, scope: anyio.CancelScope) -> None:
+async def _tell(line: Line, subscriber: Subscriber, scope: anyio.CancelScope) -> None:
     with contextlib.suppress(WebSocketDisconnect, OSError):  # as uvicorn says that the client is gone
         while message := await subscriber.next():
-            await send({"type": "websocket.send", "text": message.text})
+            await line.send({"type": "websocket.send", "text": message.text})
+            line.size += len(message.text)
     scope.cancel()
 
 

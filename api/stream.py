@@ -14,7 +14,7 @@ from vibezen.metrics.api.choice import MAX_GROUPED, MAX_INTERVAL, MAX_METRICS, C
 from vibezen.metrics.api.fanout import Subscriber
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.messages import AlertMessage, Frame, Gap, Heartbeat, Snapshot
-from vibezen.metrics.serving.direct import direct_send
+from vibezen.metrics.serving.direct import Line, direct_line
 from vibezen.metrics.serving.operation import Answer, Operation, Parameter
 
 if TYPE_CHECKING:
@@ -96,17 +96,18 @@ class LiveResponse(Response):
                 self._subscriber.bind(tasks.cancel_scope)
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 events = self._send_events if scope["method"] != "HEAD" else self._end
-                tasks.start_soon(events, direct_send(scope, send), tasks.cancel_scope)
+                tasks.start_soon(events, direct_line(scope, send), tasks.cancel_scope)
                 while (await receive())["type"] != "http.disconnect":
                     pass
                 tasks.cancel_scope.cancel()
 
-    async def _send_events(self, send: Send, scope: anyio.CancelScope) -> None:
+    async def _send_events(self, line: Line, scope: anyio.CancelScope) -> None:
         while message := await self._subscriber.next():
-            await send({"type": "http.response.body", "body": message.event, "more_body": True})
-        await self._end(send, scope)
+            await line.send({"type": "http.response.body", "body": message.event, "more_body": True})
+            line.size += len(message.event)
+        await self._end(line, scope)
 
-    async def _end(self, send: Send, scope: anyio.CancelScope) -> None:
+    async def _end(self, line: Line, scope: anyio.CancelScope) -> None:
         with anyio.move_on_after(_END_WITHIN):
-            await send({"type": "http.response.body", "body": b""})
+            await line.send({"type": "http.response.body", "body": b""})
         scope.cancel()

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from benchmarks.fanout_bare import serve
 from benchmarks.fanout_clients import Seen, follow
 from benchmarks.options import Options
-from benchmarks.report import Figure, Report
+from benchmarks.report import Figure, Report, ratio
 from benchmarks.roles import Failed, answers, role, wait_until
 from benchmarks.rounds import alternate
 from benchmarks.server import free_port, server, server_version, work_folder
@@ -34,8 +34,9 @@ CLIENTS: Final = 1000
 RATE: Final = 5.0
 """Frames a second."""
 METRICS: Final = ("response_time", "tokens")
-"""As many as make a frame of a kilobyte."""
-FRAME_BYTES: Final = 1024
+"""As many as make a frame of a kilobyte or a little more."""
+FRAME_BYTES: Final = 1256
+"""What a frame of these metrics takes; the bare loop sends as much."""
 SECONDS: Final = 10.0
 """Measured in one turn, at most."""
 ROUNDS: Final = 3
@@ -72,7 +73,12 @@ def run(options: Options) -> Report:
     figures = [
         *_figures("ours", ours, bounded=True),
         *_figures("bare loop", bare, bounded=False),
-        _ratio("processor time per delivery, ours / bare loop", [one.cpu / one.sent for one in ours], bare),
+        ratio("processor time per delivery, ours / bare loop", _per_delivery(ours), _per_delivery(bare)),
+        ratio("memory per client, ours / bare loop", [one.memory for one in ours], [one.memory for one in bare]),
+        *(
+            ratio(f"{transport}, p99, ours / bare loop", _delays(ours, transport, 0.99), _delays(bare, transport, 0.99))
+            for transport in TRANSPORTS
+        ),
     ]
     return Report(
         "fanout",
@@ -90,13 +96,13 @@ def _figures(who: str, turns: list[Turn], *, bounded: bool) -> list[Figure]:
     found = []
     for transport in TRANSPORTS:
         for name, share in (("p50", 0.5), ("p99", 0.99)):
-            rounds = [_quantile(getattr(turn, transport), share) * 1000 for turn in turns]
             goal = 100 if bounded and name == "p99" else None
+            rounds = [delay * 1000 for delay in _delays(turns, transport, share)]
             found.append(Figure(f"{who}, {transport}: made → received, {name}", rounds, "ms", at_most=goal))
     return [
         *found,
         Figure(f"{who}: one core's share", [turn.cpu for turn in turns], "cores", at_most=0.7 if bounded else None),
-        Figure(f"{who}: processor time per delivery", [turn.cpu / turn.sent * 1e6 for turn in turns], "µs"),
+        Figure(f"{who}: processor time per delivery", [each * 1e6 for each in _per_delivery(turns)], "µs"),
         Figure(
             f"{who}: memory per client", [turn.memory / 1024 for turn in turns], "KB", at_most=40 if bounded else None
         ),
@@ -106,8 +112,13 @@ def _figures(who: str, turns: list[Turn], *, bounded: bool) -> list[Figure]:
     ]
 
 
-def _ratio(what: str, ours: list[float], bare: list[Turn]) -> Figure:
-    return Figure(what, [one / (turn.cpu / turn.sent) for one, turn in zip(ours, bare, strict=True)], "×")
+def _per_delivery(turns: list[Turn]) -> list[float]:
+    """Seconds of processor time."""
+    return [turn.cpu / turn.sent for turn in turns]
+
+
+def _delays(turns: list[Turn], transport: str, share: float) -> list[float]:
+    return [_quantile(getattr(turn, transport), share) for turn in turns]
 
 
 def _quantile(delays: list[float], share: float) -> float:

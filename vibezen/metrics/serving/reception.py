@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vibezen.metrics.clock import monotonic
 from vibezen.metrics.serving import request_id
 from vibezen.metrics.serving.access_log import AccessLog
+from vibezen.metrics.serving.direct import sent_directly
 
 
 class Reception:
@@ -40,7 +41,7 @@ class Reception:
             await self._app(scope, receive, told)
         finally:
             if self._access_log is not None:
-                self._access_log.write(scope, status, monotonic() - begun, size, name)
+                self._access_log.write(scope, status, monotonic() - begun, size + sent_directly(scope), name)
 
 
 def _headers(message: Message) -> list[tuple[bytes, bytes]]:
