@@ -17,7 +17,7 @@ from vibezen.metrics.analysis.outlier import THRESHOLD
 from vibezen.metrics.analysis.trend import DEFAULT_RANGE, Trend, parse_trend, trend
 from vibezen.metrics.api.answering import Inquiry, respond
 from vibezen.metrics.question import MAX_TOP, Parameters
-from vibezen.metrics.serving.operation import Answer, Operation, Parameter
+from vibezen.metrics.serving.operation import ANALYSIS, Answer, Operation, Parameter
 from vibezen.metrics.settled import KeptAnswers
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def analysis_operations(dashboard: MetricsDashboard, kept: KeptAnswers) -> list[
 
         begin = Parameter("from", str, f"Where the range begins; {since} without it. {_TIME}")
         answers = {200: Answer(summary, type_), 304: Answer("The client has the answer already", media=())}
-        return Operation(path, handler, summary, answers, parameters=(begin, *_LINE, *more))
+        return Operation(path, handler, summary, answers, parameters=(begin, *_LINE, *more), group=ANALYSIS)
 
     return [
         told(

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from vibezen.metrics.api.answering import Inquiry, respond
 from vibezen.metrics.question import Parameters
 from vibezen.metrics.serving.errors import ApiError, Body
-from vibezen.metrics.serving.operation import Answer, Operation, Parameter
+from vibezen.metrics.serving.operation import ANALYSIS, Answer, Operation, Parameter
 from vibezen.metrics.sessions import (
     DEFAULT_LIMIT,
     DEFAULT_RANGE,
@@ -91,6 +91,7 @@ def session_operations(dashboard: MetricsDashboard, kept: KeptAnswers) -> list[O
             "Sessions with activity, active ones first",
             {200: Answer("The sessions", Sessions), 304: _UNCHANGED},
             parameters=(*_RANGE, *_CHOICE),
+            group=ANALYSIS,
         ),
         Operation(
             "/api/sessions/{id}",
@@ -102,5 +103,6 @@ def session_operations(dashboard: MetricsDashboard, kept: KeptAnswers) -> list[O
                 404: Answer("The range has no event of it", Body),
             },
             parameters=(_ID, *_RANGE),
+            group=ANALYSIS,
         ),
     ]

@@ -15,7 +15,7 @@ from vibezen.metrics.api.fanout import Subscriber
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.messages import AlertMessage, Frame, Gap, Heartbeat, Snapshot
 from vibezen.metrics.serving.direct import direct_send
-from vibezen.metrics.serving.operation import Answer, Operation, Parameter
+from vibezen.metrics.serving.operation import LIVE, Answer, Operation, Parameter
 
 if TYPE_CHECKING:
     from vibezen.metrics.api.web import MetricsDashboard
@@ -75,6 +75,7 @@ def stream_operation(dashboard: MetricsDashboard) -> Operation:
             Parameter("since", str, "The id after which to go on"),
             Parameter("last-event-id", str, "The same, as browsers send it", place="header"),
         ),
+        group=LIVE,
     )
 
 
