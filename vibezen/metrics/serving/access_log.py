@@ -28,7 +28,7 @@ log = logging.getLogger("vibezen.access")
 
 
 class Line(msgspec.Struct):
-    """`bytes`: of the body as it was sent, or of all WebSocket messages. `ms`: until the last of it was given away.
+    """`bytes`: of the body as it was sent, null for a live feed. `ms`: until the last of it was given away.
     `status`: null where the connection ended before there was one."""
 
     time: str
@@ -36,7 +36,7 @@ class Line(msgspec.Struct):
     path: str
     status: int | None
     ms: float
-    bytes: int
+    bytes: int | None
     client: str | None
     request: str
     agent: str
@@ -50,7 +50,7 @@ class AccessLog:
         secret = {parameter.name for parameter in declared if parameter.secret}
         self._shown = frozenset({one.name for one in declared if one.place == "query"} - secret)
 
-    def write(self, scope: Scope, status: int | None, seconds: float, size: int, request: str) -> None:
+    def write(self, scope: Scope, status: int | None, seconds: float, size: int | None, request: str) -> None:
         line = Line(
             time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             method=scope["method"] if scope["type"] == "http" else "WS",

@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vibezen.metrics.clock import monotonic
 from vibezen.metrics.serving import request_id
 from vibezen.metrics.serving.access_log import AccessLog
+from vibezen.metrics.serving.operation import EVENT_STREAM
 
 
 class Reception:
@@ -20,18 +21,20 @@ class Reception:
             return
         name = request_id.choose(Headers(scope=scope).get(request_id.HEADER))
         request_id.current.set(name)  # for good: the server logs a failure after we are through, in the same task
-        begun, status, size = monotonic(), None, 0
+        begun, status = monotonic(), None
+        size: int | None = 0
 
         async def told(message: Message) -> None:
             nonlocal status, size
             kind = message["type"]
             if kind in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
                 status = message.get("status", 101)
-                MutableHeaders(raw=_headers(message))[request_id.HEADER] = name
-            elif kind in ("http.response.body", "websocket.http.response.body"):
+                headers = MutableHeaders(raw=_headers(message))
+                headers[request_id.HEADER] = name
+                if kind == "websocket.accept" or headers.get("content-type", "").startswith(EVENT_STREAM):
+                    size = None  # its messages go out past us (direct.py)
+            elif kind in ("http.response.body", "websocket.http.response.body") and size is not None:
                 size += len(message.get("body", b""))
-            elif kind == "websocket.send":
-                size += len(message.get("text") or message.get("bytes") or b"")
             elif kind == "websocket.close" and status is None:
                 status = 403  # what a server makes of closing before it accepted
             await send(message)
