@@ -15,7 +15,7 @@ from vibezen.metrics.analysis.trend import Trend, parse_trend, trend
 from vibezen.metrics.api import parameters
 from vibezen.metrics.api.answering import Inquiry, respond, settled
 from vibezen.metrics.question import Parameters
-from vibezen.metrics.serving.operation import Answer, Operation, Parameter
+from vibezen.metrics.serving.operation import ANALYSIS, Answer, Operation, Parameter
 from vibezen.metrics.settled import KeptAnswers
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def analysis_operations(dashboard: MetricsDashboard, kept: KeptAnswers) -> list[
             asked = {name: request.query_params.getlist(name) for name in request.query_params}
             return await respond(request, inquire(dashboard, asked), kept)
 
-        return Operation(path, handler, summary, answers, description, declared)
+        return Operation(path, handler, summary, answers, description, declared, group=ANALYSIS)
 
     return [
         told(

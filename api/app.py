@@ -44,7 +44,7 @@ from vibezen.metrics.serving.doors import PROBES, Doors
 from vibezen.metrics.serving.errors import HANDLERS, ApiError, bad_parameter, error_response
 from vibezen.metrics.serving.guard import Guard
 from vibezen.metrics.serving.limits import Limits
-from vibezen.metrics.serving.operation import EVENT_STREAM, JSON, Answer, Operation, Scope
+from vibezen.metrics.serving.operation import EVENT_STREAM, EVENTS, HEALTH, JSON, Answer, Operation, Scope
 from vibezen.metrics.serving.reception import Reception
 from vibezen.metrics.serving.version import package_version
 from vibezen.metrics.settled import KeptAnswers
@@ -66,8 +66,6 @@ number is null, never 0. `HEAD` is answered wherever `GET` is, and `OPTIONS` nam
 `X-Request-Id`; text is compressed by gzip for who asks for it.
 
 Events are sent to the gateway, on port 4318, which describes itself the same way."""
-EVENTS: Final = "Events"
-HEALTH: Final = "Health"
 
 
 def asked(request: Request) -> dict[str, list[str]]:

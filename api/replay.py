@@ -22,7 +22,7 @@ from vibezen.metrics.clock import floor_to, monotonic
 from vibezen.metrics.errors import MetricsError
 from vibezen.metrics.pace import Pace
 from vibezen.metrics.serving.errors import ApiError
-from vibezen.metrics.serving.operation import EVENT_STREAM, Answer, Operation
+from vibezen.metrics.serving.operation import EVENT_STREAM, LIVE, Answer, Operation
 from vibezen.metrics.serving.operation import Scope as TokenScope
 
 if TYPE_CHECKING:
@@ -204,4 +204,5 @@ def replay_operation(dashboard: MetricsDashboard) -> Operation:
         "or as `since`, it goes on there. It waits for a client that reads slowly, and skips nothing.",
         REPLAY,
         scope=TokenScope.ADMIN,
+        group=LIVE,
     )

@@ -13,7 +13,7 @@ from vibezen.metrics.api import parameters
 from vibezen.metrics.api.answering import Inquiry, respond, settled
 from vibezen.metrics.question import Parameters
 from vibezen.metrics.serving.errors import ApiError
-from vibezen.metrics.serving.operation import Operation, Parameter
+from vibezen.metrics.serving.operation import ANALYSIS, Operation, Parameter
 from vibezen.metrics.sessions import (
     MAX_ID,
     Detail,
@@ -83,7 +83,7 @@ def session_operations(dashboard: MetricsDashboard, kept: KeptAnswers) -> list[O
             "A session is what events name in their metadata key `session`. Conditions choose events, and numbers are "
             "those of the chosen ones. `next` in an answer is the `cursor` of what follows, null at the end.",
             parameters.SESSIONS,
-            group="Events",
+            group=ANALYSIS,
         ),
         Operation(
             "/api/sessions/{id}",
@@ -92,6 +92,6 @@ def session_operations(dashboard: MetricsDashboard, kept: KeptAnswers) -> list[O
             settled("The session, by metric, by model and over time", Detail),
             parameters=(_ID, *parameters.SESSION),
             errors=(404,),
-            group="Events",
+            group=ANALYSIS,
         ),
     ]

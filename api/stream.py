@@ -75,6 +75,7 @@ def stream_operation(dashboard: MetricsDashboard) -> Operation:
             Parameter("since", str, "The id after which to go on"),
             Parameter("last-event-id", str, "The same, as browsers send it", place="header"),
         ),
+        group=LIVE,
     )
 
 

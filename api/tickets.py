@@ -18,7 +18,7 @@ from vibezen.metrics.keys import Keys
 from vibezen.metrics.serving.answers import answer
 from vibezen.metrics.serving.guard import GRANT
 from vibezen.metrics.serving.keyring import mark_of
-from vibezen.metrics.serving.operation import Answer, Operation
+from vibezen.metrics.serving.operation import LIVE, Answer, Operation
 from vibezen.metrics.serving.tokens import Token, digest
 
 TICKET_SECONDS: Final = 30
@@ -60,4 +60,5 @@ def ticket_operation(tickets: Tickets) -> Operation:
         {200: Answer("Put it into the address as `?ticket=`; valid once, within 30 seconds", Ticket)},
         description="For clients that can set no header, such as `EventSource`: a token must not stand in an address.",
         method=HTTPMethod.POST,
+        group=LIVE,
     )

@@ -28,7 +28,7 @@ from vibezen.metrics.serving.doors import Doors
 from vibezen.metrics.serving.errors import HANDLERS, Detail
 from vibezen.metrics.serving.guard import Guard
 from vibezen.metrics.serving.limits import Limits
-from vibezen.metrics.serving.operation import JSON, Answer, Handler, Operation, Parameter, Scope
+from vibezen.metrics.serving.operation import EVENTS, HEALTH, JSON, Answer, Handler, Operation, Parameter, Scope
 from vibezen.metrics.serving.reception import Reception
 from vibezen.metrics.serving.version import package_version
 from vibezen.metrics.verdict import Rejected, Verdict
@@ -91,7 +91,7 @@ def build(appender: Appender, access: Access, clock: Clock, room: Room, *, acces
 
     def probe(path: str, handler: Handler, summary: str) -> Operation:
         answers = {200: Answer("It is so", Health), 503: Answer("Not now, for these reasons", Health)}
-        return Operation(path, handler, summary, answers, scope=None, group="Health")
+        return Operation(path, handler, summary, answers, scope=None, group=HEALTH)
 
     description = Description(
         [
@@ -113,7 +113,7 @@ def build(appender: Appender, access: Access, clock: Clock, room: Room, *, acces
                 method=HTTPMethod.POST,
                 scope=Scope.WRITE,
                 errors=(408, 413, 415),
-                group="Events",
+                group=EVENTS,
             ),
             probe("/healthz", healthz, "Whether the process lives"),
             probe("/readyz", readyz, "Whether events can be taken"),

@@ -7,14 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 from tests.support.gateways import gateway_in_thread
-from tests.support.serving import Served
-from vibezen.metrics import export, inventory, question, search, sessions, summary
-from vibezen.metrics.analysis import anomalies, compare
-from vibezen.metrics.api import parameters, recording, watching
-from vibezen.metrics.reports import asking
+from tests.support.serving import OPEN, Served, Windows, samples
 from vibezen.metrics.serving.answers import Health
 from vibezen.metrics.serving.docs_page import docs_page
 from vibezen.metrics.serving.openapi import describe
@@ -41,25 +38,29 @@ def test_gateway_describes_itself(redis_url: str, tmp_path: Path) -> None:
         assert "Idempotency-Key" in door.http.get("/docs").text
 
 
-@pytest.mark.parametrize(
-    ("declared", "parsed"),
-    [
-        (parameters.HISTORY, question.PARAMETERS),
-        (parameters.SUMMARY, summary.PARAMETERS),
-        (parameters.EXPORT, export.PARAMETERS),
-        (parameters.CATALOGUE, inventory.PARAMETERS),
-        (parameters.SEARCH, {*search.PARAMETERS, *watching.PARAMETERS}),
-        (parameters.REPORT, asking.PARAMETERS),
-        (parameters.REPLAY, {*recording.PARAMETERS, "Last-Event-ID"}),
-        (parameters.COMPARE, {*question.PARAMETERS, *compare.PARAMETERS}),
-        (parameters.TREND, question.PARAMETERS),
-        (parameters.ANOMALIES, {*question.PARAMETERS, *anomalies.PARAMETERS}),
-        (parameters.SESSIONS, sessions.PARAMETERS),
-        (parameters.SESSION, sessions.RANGE),
-    ],
-)
-def test_parameters_told_are_those_that_are_parsed(declared: tuple[Parameter, ...], parsed: Any) -> None:
-    assert {parameter.name for parameter in declared} == set(parsed)
+def known(served: Served, path: str, **more: str) -> set[str]:
+    """The parameters that the parser of this path knows, as it tells them to who sends another."""
+    code, error = served.refused(path.replace("{id}", "x"), nothing="1", **more)
+    assert (code, error["field"]) == (400, "nothing"), path
+    return set(re.findall(r"[\w.]+", error["message"].partition("known are ")[2]))
+
+
+def test_parameters_told_are_those_that_are_parsed(served: Served, document: Any) -> None:
+    for path, methods in document["paths"].items():
+        told = methods.get("get", {}).get("parameters", ())
+        if declared := {parameter["name"] for parameter in told if parameter["in"] == "query"}:
+            live = known(served, path, live="true") if "live" in declared else set()
+            assert declared == known(served, path) | live, path
+
+
+def test_message_of_the_feed_has_the_shape_that_is_told(served: Served, document: Any, windows: Windows) -> None:
+    windows.commit(OPEN, "cost", samples(2.5, at=OPEN))
+    told = document["paths"]["/api/stream"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    schema = {**told["x-event-data"], "components": document["components"]}
+    with served.socket() as feed:
+        message = feed.next()
+    assert OAS31Validator(schema).is_valid(message)
+    assert not OAS31Validator(schema).is_valid({**message, "windows": 1})
 
 
 def test_every_operation_tells_what_comes_back_and_what_may_go_wrong(document: Any) -> None:

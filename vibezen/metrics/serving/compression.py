@@ -13,16 +13,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MIN_SIZE: Final = 1024
 """Bytes below which headers and one packet outweigh what is saved."""
-LEVEL: Final = 5
+LEVEL: Final = 4
+"""A history of 350 KB takes 5 ms and becomes 112 KB; level 6 takes 13 ms for 107 KB."""
 IN_THREAD: Final = 64 * 1024
 """Bytes above which compressing takes a millisecond and more: that would hold up everybody's live feed."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
-_TEXTS: Final = frozenset(
+_COMPRESSIBLE: Final = frozenset(
     {
         "application/javascript",
         "application/json",
         "application/manifest+json",
         "application/openmetrics-text",
+        "application/vnd.google.protobuf",
         "application/x-ndjson",
         "image/svg+xml",
     }
@@ -74,7 +76,7 @@ class _Answer:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            if _is_text(message):
+            if _is_compressible(message):
                 self._start = message
                 return
         elif message["type"] == "http.response.body":
@@ -112,10 +114,10 @@ class _Answer:
         return self._packer.compress(body) + (b"" if more else self._packer.flush())
 
 
-def _is_text(start: Message) -> bool:
+def _is_compressible(start: Message) -> bool:
     """Whether it is a whole answer that compressing makes smaller."""
     start["headers"] = list(start.get("headers", ()))
     headers = Headers(raw=start["headers"])
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_text = kind in _TEXTS or (kind.startswith("text/") and kind != "text/event-stream")
-    return is_text and start["status"] not in (204, 206, 304) and "content-encoding" not in headers
+    compressible = kind in _COMPRESSIBLE or (kind.startswith("text/") and kind != "text/event-stream")
+    return compressible and start["status"] not in (204, 206, 304) and "content-encoding" not in headers

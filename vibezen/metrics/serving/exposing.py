@@ -13,7 +13,7 @@ from vibezen.metrics.exposition.format import Format, best
 from vibezen.metrics.exposition.protobuf import protobuf
 from vibezen.metrics.exposition.text import openmetrics_text, prometheus_text
 from vibezen.metrics.serving.counting import Requests
-from vibezen.metrics.serving.operation import Answer, Handler, Operation
+from vibezen.metrics.serving.operation import HEALTH, Answer, Handler, Operation
 
 PATH: Final = "/metrics"
 MEDIA: Final = tuple(each.value.partition(";")[0] for each in Format)
@@ -21,7 +21,7 @@ MEDIA: Final = tuple(each.value.partition(";")[0] for each in Format)
 
 def metrics_operation(handler: Handler, description: str) -> Operation:
     summary = "What Prometheus reads"
-    return Operation(PATH, handler, summary, {200: Answer(summary, None, MEDIA)}, description=description)
+    return Operation(PATH, handler, summary, {200: Answer(summary, None, MEDIA)}, description=description, group=HEALTH)
 
 
 def exposed(request: Request, families: Sequence[Family], histograms: Sequence[Histogram] = ()) -> Response:

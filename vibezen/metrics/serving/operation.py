@@ -16,6 +16,13 @@ from starlette.types import Scope as AsgiScope
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
 
+METRICS: Final = "Metrics"
+ANALYSIS: Final = "Analysis"
+EVENTS: Final = "Events"
+LIVE: Final = "Live"
+HEALTH: Final = "Health"
+"""Headings of the description."""
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -68,7 +75,7 @@ class Operation(msgspec.Struct, frozen=True):
     method: HTTPMethod = HTTPMethod.GET
     scope: Scope | None = Scope.READ
     errors: tuple[int, ...] = ()
-    group: str = "Metrics"
+    group: str = METRICS
 
     @property
     def streams(self) -> bool:
