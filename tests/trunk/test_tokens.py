@@ -101,7 +101,9 @@ def test_token_is_over_when_its_time_is(tmp_path: Path) -> None:
     signed, seconds = session(made, time.now)
     assert seconds == 60
     assert (held.find(shown), held.of_session(signed), held.marked(mark_of(made))) == (made, made, made)
+    assert held.holds(made)
     time.now += 60
+    assert not held.holds(made)
     assert (held.find(shown), held.of_session(signed), held.marked(mark_of(made))) == (None, None, None)
 
 
