@@ -15,11 +15,12 @@ from vibezen.metrics.api.fanout import Subscriber
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.messages import AlertMessage, Frame, Gap, Heartbeat, Snapshot
 from vibezen.metrics.serving.direct import Line, direct_line
-from vibezen.metrics.serving.operation import EVENT_STREAM, LIVE, Answer, Operation, Parameter
+from vibezen.metrics.serving.operation import LIVE, Answer, Operation, Parameter
 
 if TYPE_CHECKING:
     from vibezen.metrics.api.web import MetricsDashboard
 
+EVENT_STREAM: Final = "text/event-stream"
 _HEADERS: Final[Mapping[str, str]] = {
     "cache-control": "no-store",
     "x-accel-buffering": "no",
