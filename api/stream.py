@@ -15,7 +15,7 @@ from vibezen.metrics.api.fanout import Subscriber
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.messages import AlertMessage, Frame, Gap, Heartbeat, Snapshot
 from vibezen.metrics.serving.direct import Line, direct_line
-from vibezen.metrics.serving.operation import Answer, Operation, Parameter
+from vibezen.metrics.serving.operation import LIVE, Answer, Operation, Parameter
 
 if TYPE_CHECKING:
     from vibezen.metrics.api.web import MetricsDashboard
