@@ -19,7 +19,7 @@ from vibezen.metrics.serving.operation import ANALYSIS, Answer, Operation, Param
 from vibezen.metrics.settled import KeptAnswers
 
 if TYPE_CHECKING:
-    from vibezen.metrics.api.web import MetricsDashboard
+    from vibezen.metrics.api.dashboard import MetricsDashboard
 
 Inquire = Callable[["MetricsDashboard", Parameters], Inquiry[Any]]
 

@@ -51,7 +51,7 @@ from vibezen.metrics.settled import KeptAnswers
 from vibezen.metrics.summary import Summary
 
 if TYPE_CHECKING:
-    from vibezen.metrics.api.web import MetricsDashboard
+    from vibezen.metrics.api.dashboard import MetricsDashboard
 
 MAX_BODY: Final = 64 * 1024
 """Bytes: no route here takes more than a token."""

@@ -26,7 +26,7 @@ from vibezen.metrics.serving.operation import EVENT_STREAM, LIVE, Answer, Operat
 from vibezen.metrics.serving.operation import Scope as TokenScope
 
 if TYPE_CHECKING:
-    from vibezen.metrics.api.web import MetricsDashboard
+    from vibezen.metrics.api.dashboard import MetricsDashboard
 
 REPLAYS: Final = 4
 """Replays that run at the same time in one process."""

@@ -17,7 +17,7 @@ from vibezen.metrics.serving.operation import Answer, Operation
 from vibezen.metrics.settled import KeptAnswers
 
 if TYPE_CHECKING:
-    from vibezen.metrics.api.web import MetricsDashboard
+    from vibezen.metrics.api.dashboard import MetricsDashboard
 
 
 def report_operation(dashboard: MetricsDashboard, kept: KeptAnswers) -> Operation:

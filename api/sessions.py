@@ -26,7 +26,7 @@ from vibezen.metrics.sessions import (
 from vibezen.metrics.settled import KeptAnswers
 
 if TYPE_CHECKING:
-    from vibezen.metrics.api.web import MetricsDashboard
+    from vibezen.metrics.api.dashboard import MetricsDashboard
 
 _ID: Final = Parameter(
     "id",

@@ -18,7 +18,7 @@ from vibezen.metrics.serving.direct import Line, direct_line
 from vibezen.metrics.serving.operation import LIVE, Answer, Operation, Parameter
 
 if TYPE_CHECKING:
-    from vibezen.metrics.api.web import MetricsDashboard
+    from vibezen.metrics.api.dashboard import MetricsDashboard
 
 EVENT_STREAM: Final = "text/event-stream"
 _HEADERS: Final[Mapping[str, str]] = {

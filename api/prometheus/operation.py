@@ -16,7 +16,7 @@ from vibezen.metrics.serving.exposing import exposed, metrics_operation, process
 from vibezen.metrics.serving.operation import Operation
 
 if TYPE_CHECKING:
-    from vibezen.metrics.api.web import MetricsDashboard
+    from vibezen.metrics.api.dashboard import MetricsDashboard
 
 _DESCRIPTION: Final = (
     "The pipeline's health and every metric of the newest minute, in the format that Accept asks for: Prometheus' text "

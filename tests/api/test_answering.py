@@ -13,7 +13,7 @@ from tests.support.feeding import event
 from tests.support.pipeline import Pipeline
 from tests.support.serving import Served, dashboard_in_thread
 from tests.support.waiting import DEADLINE, WaitUntil
-from vibezen.metrics.api import answering, web
+from vibezen.metrics.api import answering, dashboard
 from vibezen.metrics.event_reader import EventReader
 from vibezen.metrics.event_sql import Sql
 from vibezen.metrics.settings import Queries
@@ -171,16 +171,16 @@ def slow(monkeypatch: pytest.MonkeyPatch, served: Served) -> Slow:
 
 @pytest.mark.parametrize("path", ["history?metric=cost&exact=true", "summary?exact=true"])
 def test_query_of_a_client_that_goes_away_ends_and_others_are_answered(served: Served, slow: Slow, path: str) -> None:
-    clients = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(web.HISTORIES + 1)]
+    clients = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(dashboard.HISTORIES + 1)]
     for client in clients:
         client.sendall(
             f"GET /api/metrics/{path}&from=2023-11-16&to=2023-11-17 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         )
-    for _ in range(web.HISTORIES):
+    for _ in range(dashboard.HISTORIES):
         assert slow.begun.acquire(timeout=DEADLINE)
     for client in clients:  # the last one has been waiting for its turn
         client.close()
-    for _ in range(web.HISTORIES):
+    for _ in range(dashboard.HISTORIES):
         assert slow.ended.acquire(timeout=DEADLINE)
     assert not slow.through
     slow.is_slow = False

@@ -11,7 +11,7 @@ from websockets.sync.client import connect
 from tests.support.processes import RoleProcess, StartRole
 from tests.support.serving import Served
 from tests.support.waiting import DEADLINE, WaitUntil
-from vibezen.metrics.api.web import MetricsDashboard
+from vibezen.metrics.api.dashboard import MetricsDashboard
 from vibezen.metrics.serving import request_id
 from vibezen.metrics.serving.limits import MAX_ADDRESS, MAX_HEADERS, MAX_PARAMETERS
 

@@ -15,7 +15,7 @@ from tests.support.feeding import event
 from tests.support.pipeline import Pipeline
 from tests.support.serving import Json, Served, dashboard_in_thread
 from tests.support.waiting import WaitUntil
-from vibezen.metrics.api.web import MetricsDashboard
+from vibezen.metrics.api.dashboard import MetricsDashboard
 from vibezen.metrics.clock import HOUR, wall
 from vibezen.metrics.event import Event
 from vibezen.metrics.keys import Keys

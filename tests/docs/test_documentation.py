@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from tests.support.servers import Server
 from vibezen.metrics.api.app import build
-from vibezen.metrics.api.web import MetricsDashboard
+from vibezen.metrics.api.dashboard import MetricsDashboard
 from vibezen.metrics.batch import read_entry
 from vibezen.metrics.catalogue import BUILT_IN
 from vibezen.metrics.cli import app

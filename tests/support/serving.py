@@ -15,8 +15,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.support.waiting import DEADLINE
 from vibezen.metrics import config
+from vibezen.metrics.api.dashboard import MetricsDashboard
 from vibezen.metrics.api.hub import Hub
-from vibezen.metrics.api.web import MetricsDashboard, WebDashboard
+from vibezen.metrics.api.web import WebDashboard
 from vibezen.metrics.clock import Clock, wall
 from vibezen.metrics.coverage import shape_of
 from vibezen.metrics.keys import Keys

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vibezen.metrics.api.web import MetricsDashboard as MetricsDashboard
+    from vibezen.metrics.api.dashboard import MetricsDashboard as MetricsDashboard
     from vibezen.metrics.api.web import WebDashboard as WebDashboard
     from vibezen.metrics.catalogue import MetricType as MetricType
     from vibezen.metrics.errors import ConfigError as ConfigError
@@ -20,7 +20,7 @@ _HOME = {
     "InvalidEvent": "vibezen.metrics.errors",
     "MetricType": "vibezen.metrics.catalogue",
     "MetricsCollector": "vibezen.metrics.producers.collector",
-    "MetricsDashboard": "vibezen.metrics.api.web",
+    "MetricsDashboard": "vibezen.metrics.api.dashboard",
     "MetricsError": "vibezen.metrics.errors",
     "MetricsMiddleware": "vibezen.metrics.producers.middleware",
     "MetricsReporter": "vibezen.metrics.reporter",

@@ -12,7 +12,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from vibezen.metrics.api.app import build, operations
-from vibezen.metrics.api.web import MetricsDashboard
+from vibezen.metrics.api.dashboard import MetricsDashboard
 from vibezen.metrics.clock import wall
 from vibezen.metrics.config import load
 from vibezen.metrics.producers.appender import Appender
