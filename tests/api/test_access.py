@@ -174,6 +174,8 @@ def test_page_without_a_token_leads_to_the_login(locked: Served) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "<script src=" in page.text
     assert "hash" in locked.http.get("/login.js").text
+    style = locked.http.get(page.text.partition('rel="stylesheet" href="')[2].partition('"')[0])
+    assert (style.status_code, style.headers["content-type"]) == (200, "text/css; charset=utf-8")
 
 
 def test_login_leaves_a_session_that_opens_everything_until_logout(locked: Served) -> None:

@@ -220,7 +220,20 @@ def _check(settings: Settings) -> None:
 
 
 OUR_PATHS: Final = frozenset(
-    {"api", "assets", "docs", "healthz", "login", "login.js", "logout", "metrics", "readyz", "ws"}
+    {
+        "api",
+        "assets",
+        "docs",
+        "docs.css",
+        "healthz",
+        "login",
+        "login.css",
+        "login.js",
+        "logout",
+        "metrics",
+        "readyz",
+        "ws",
+    }
 )
 """What a root path may not begin with: behind a proxy that strips it, our own paths would look like it."""
 _ROOT_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_-][A-Za-z0-9._~-]*)*\Z")

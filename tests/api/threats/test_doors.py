@@ -24,7 +24,7 @@ from vibezen.metrics.serving.tokens import create
 from vibezen.metrics.settings import Settings
 from vibezen.metrics.storage import MetricsStorage
 
-OPEN = {"/healthz", "/readyz", "/login", "/login.js", "/logout"}
+OPEN = {"/healthz", "/readyz", "/login", "/login.css", "/login.js", "/logout"}
 HERE = {"host": "10.1.2.3:8080"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -92,7 +92,7 @@ def test_every_socket_refuses_before_it_is_accepted(dashboard: MetricsDashboard,
 
 
 def test_probes_and_login_are_open(dashboard: MetricsDashboard, gateway: Starlette, access: Access) -> None:
-    for path in ("/healthz", "/login", "/login.js"):
+    for path in ("/healthz", "/login", "/login.css", "/login.js"):
         assert client(build(dashboard, access)).get(path).status_code == 200
     assert client(gateway).get("/healthz").status_code == 200
 
