@@ -30,6 +30,7 @@ def test_each_mistake_is_one_line_that_names_it(folder: Path, run_here: Run) -> 
         (RANGE, "--into-prefix"),
         ((*RANGE, "--print", "--into-prefix", "again"), "--into-prefix"),
         ((*RANGE, "--into-prefix", "a{b"), "--into-prefix"),
+        ((*RANGE, "--into-prefix", "a/b"), "--into-prefix"),
         ((*RANGE, "--print", "--speed", "0"), "speed"),
         ((*RANGE, "--print", "--shift", "1h"), "shift"),
         (("--from", "now-1h", "--to", "2025-11-24", "--into-prefix", "again"), "from"),

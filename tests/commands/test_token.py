@@ -36,6 +36,10 @@ def test_token_is_made_shown_once_listed_and_revoked(run_here: Run, tmp_path: Pa
     assert first_token(tmp_path) != first
 
 
+def test_list_of_no_tokens_says_when_one_is_made(run_here: Run, tmp_path: Path) -> None:
+    assert run_here("token", "list", "--storage-dir", str(tmp_path)).stdout.startswith("no token yet: ")
+
+
 def test_token_for_sending_alone_has_no_link(run_here: Run, tmp_path: Path) -> None:
     made = run_here("token", "create", "ci", "--scope", "write", "--storage-dir", str(tmp_path))
     assert len(made.stdout.split()) == 1

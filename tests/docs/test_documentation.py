@@ -130,10 +130,9 @@ def test_plain_entries_shown_are_accepted(client: redis.Redis) -> None:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    told = {
-        code(setting)[0]: (code(default) or [default])[0]
-        for setting, default, _ in rows("configuration.md", "All settings")
-    }
+    table = rows("configuration.md", "All settings")
+    told = {code(setting)[0]: (code(default) or [default])[0] for setting, default, _ in table}
+    assert len(told) == len(table), "each stands there once"
     defaults = flat(msgspec.to_builtins(Settings(), enc_hook=str))
     assert told.keys() == defaults.keys() - {"source"}
     plain = {name: value for name, value in defaults.items() if isinstance(value, bool | int | float | str)}

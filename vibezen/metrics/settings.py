@@ -14,6 +14,8 @@ from vibezen.metrics.series import DEFAULT_LABELS
 
 STREAM_BYTES: Final = 512 * 1024 * 1024
 """Some 3 million events: what a group that stands still for minutes under load leaves behind."""
+PREFIX: Final = r"^[A-Za-z0-9_.:-]{1,64}\Z"
+"""What all keys may begin with."""
 
 Positive = Annotated[float, Meta(gt=0, le=1e9)]  # bounded, since waiting for `.inf` seconds is an error
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -109,7 +111,7 @@ class Redis(_Section, frozen=True):
     """`url`: see address.py. None: a running `up`, else redis://127.0.0.1:6379."""
 
     url: str | None = None
-    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")] = DEFAULT_PREFIX
+    prefix: Annotated[str, Meta(pattern=PREFIX)] = DEFAULT_PREFIX
 
 
 class Streams(_Section, frozen=True):

@@ -3,7 +3,7 @@
 import re
 import sys
 import threading
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _MOVING = re.compile(r"now[^/]*\Z")
 _SHIFT = re.compile(r"-?\d{1,11}\Z", re.ASCII)
-_PREFIX: Final = re.compile(r"[^\s{}]{1,100}\Z")
 
 
 def replay(
@@ -51,8 +50,8 @@ def replay(
     need("server", "replay")
     if print_ == (into_prefix is not None):
         raise BadParameter("--into-prefix", "where to? Give --into-prefix, or --print, and not both")
-    if into_prefix is not None and not _PREFIX.match(into_prefix):
-        raise BadParameter("--into-prefix", "expected a prefix of keys: no spaces, no braces")
+    if into_prefix is not None:
+        _check_prefix(into_prefix)
     settings = load_settings(config, redis_url, storage_dir)
     order = _order(since, until, metric or [], where or [], speed, shift, idempotency_key)
     if into_prefix is not None and idempotency_key is None:
@@ -67,6 +66,13 @@ def replay(
     balance = _append(settings, order, stop, into_prefix, as_json=as_json)
     _tell(balance, into_prefix, as_json=as_json)
     raise typer.Exit(0 if balance.complete else 1)
+
+
+def _check_prefix(prefix: str) -> None:
+    from vibezen.metrics.settings import PREFIX
+
+    if not re.match(PREFIX, prefix):  # no consumer could be told to read there
+        raise BadParameter("--into-prefix", "expected up to 64 letters, digits, '_', '.', ':' and '-'")
 
 
 def _order(

@@ -68,6 +68,9 @@ def list_(
     def when(at: float | None) -> str:
         return "" if at is None else iso(at)
 
+    if not found:
+        print("no token yet: the first one is made when a server needs it")
+        return
     now = wall()
     rows: list[list[str | int | float | None]] = [
         [
@@ -79,7 +82,7 @@ def list_(
         ]
         for token in found
     ]
-    print_table(["name", "scopes", "made", "expires", "ends in"], rows, f"{len(rows)} tokens")
+    print_table(["name", "scopes", "made", "expires", "ends in"], rows, "tokens")
 
 
 @app.command()
