@@ -64,7 +64,10 @@ class Subscriber:
         """Begin with these: the client has seen all up to `seen`, and with them all up to `after`."""
         self._seen, self._after = seen, after
         self._first.extend(messages)
-        self._queue = deque(message for message in self._queue if not self._has(message))
+        # What came while that was looked up may be of an older state: told behind it, it would take the client back.
+        self._queue = deque(
+            message for message in self._queue if message.position.covers(after) and not self._has(message)
+        )
         self._wake()
 
     def start_with_gap(self, gap: Message) -> None:

@@ -234,7 +234,7 @@ class Hub:
     async def _load(self, starts: range) -> None:
         async for batch in self._tail.windows(self._state.width, starts):
             for shard, start, series in batch:
-                self._state.reload(shard, start, series)
+                self._announced -= self._state.reload(shard, start, series)  # what was told of them is old
             await asyncio.sleep(0)  # decoding many windows must not hold up everyone's frames
 
     async def _step(self) -> None:

@@ -8,7 +8,7 @@ from vibezen.metrics.api.journal import Change, Journal, change_of, joined
 from vibezen.metrics.api.messages import Gap, Heartbeat, Message, message
 from vibezen.metrics.api.position import EntryNumber, Position
 from vibezen.metrics.api.realtime import WINDOWS, Realtime
-from vibezen.metrics.api.recent import RecentWindows
+from vibezen.metrics.api.recent import RecentWindows, Slot
 from vibezen.metrics.api.view import View
 from vibezen.metrics.catalogue import Catalogue
 from vibezen.metrics.clock import Clock, floor_to
@@ -86,12 +86,14 @@ class LiveState:
         self.alerts.note(alert)
         self.position = Position(self.position.live, alert.number)
 
-    def reload(self, shard: int, start: int, stored: Mapping[bytes, bytes]) -> None:
-        """Take Redis' own word on one window of one shard."""
-        if changed := self.recent.replace(shard, start, stored):
+    def reload(self, shard: int, start: int, stored: Mapping[bytes, bytes]) -> set[Slot]:
+        """Take Redis' own word on one window of one shard; the slots that changes."""
+        changed = self.recent.replace(shard, start, stored)
+        if changed:
             self.unsent = joined([self.unsent, Change(frozenset(changed))])
             for view in self._all_views():
                 view.renew()
+        return changed
 
     def settle(self) -> None:
         """What was loaded is the beginning, not a change."""

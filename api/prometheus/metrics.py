@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from vibezen.metrics.api.realtime import Realtime
-from vibezen.metrics.catalogue import Kind
+from vibezen.metrics.catalogue import Catalogue, Kind
 from vibezen.metrics.exposition.family import PREFIX, Family, Histogram, Sample, gauge, info, known, name_of
 from vibezen.metrics.metric_numbers import MetricNumbers
 from vibezen.metrics.window import Window
@@ -45,14 +45,18 @@ class Metrics(msgspec.Struct, frozen=True):
     histograms: list[Histogram]
 
 
-def metric_families(now: Realtime, windows: Mapping[str, Window], taken: frozenset[str]) -> Metrics:
+def metric_families(
+    now: Realtime, windows: Mapping[str, Window], taken: frozenset[str], catalogue: Catalogue
+) -> Metrics:
     """`windows`: the same moment's, by metric. `taken`: names of families that are others'."""
     families: list[Family] = []
     histograms: list[Histogram] = []
     names: set[str] = set(taken)
     rows: list[Mapping[str, str]] = []
     same_name = 0
-    for metric, numbers in list(now.metrics.items())[:MAX_METRICS]:
+    # Those that are declared come first, or whoever sends events could take their names or crowd them out.
+    metrics = sorted(now.metrics.items(), key=lambda item: (item[0] not in catalogue, item[0]))
+    for metric, numbers in metrics[:MAX_METRICS]:
         name = name_of(metric)
         mine = {f"{name}_{told.ending}" for told in _TOLD[numbers.kind]} | {f"{name}_{HISTOGRAM}"}
         free = not mine & names

@@ -25,6 +25,8 @@ _DESCRIPTION: Final = (
 
 
 def prometheus_operation(dashboard: MetricsDashboard) -> Operation:
+    catalogue = dashboard.settings.catalogue()
+
     async def metrics(request: Request) -> Response:
         try:
             now, pipeline = dashboard.realtime(), await dashboard.pipeline()
@@ -32,7 +34,7 @@ def prometheus_operation(dashboard: MetricsDashboard) -> Operation:
             return exposed(request, _of_process(dashboard, ready=False))
         families = [*_of_process(dashboard, ready=True), *pipeline_families(pipeline)]
         taken = frozenset(family.name for family in families)
-        metrics = metric_families(now, dashboard.windows(now.at), taken)
+        metrics = metric_families(now, dashboard.windows(now.at), taken, catalogue)
         return exposed(request, [*families, *metrics.families], metrics.histograms)
 
     return metrics_operation(metrics, _DESCRIPTION)

@@ -132,6 +132,18 @@ def test_frames_after_the_server_was_replaced_are_sent_though_their_ids_are_lowe
     run(case)
 
 
+def test_what_came_while_a_resume_was_looked_up_takes_nobody_back() -> None:
+    async def case(feed: Feed) -> None:
+        with feed.join() as one:
+            for kind in ("gap", "snapshot", "heartbeat"):
+                feed.fanout.send(message(2, kind))
+            one.start(Position((1, 0)), Position((3, 0)), [message(3)])
+            feed.fanout.send(message(4))
+            assert [await one.next(), await one.next()] == [message(3), message(4)]
+
+    run(case)
+
+
 def test_message_stuck_on_its_way_is_cancelled_when_the_subscription_ends() -> None:
     class Scope:
         cancelled = False

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.support.servers import StartServer
 from tests.support.serving import NOW, OPEN, Json, Served, StartDashboard, Windows, samples
 from tests.support.waiting import WaitUntil
-from vibezen.metrics.api import fanout, hub
+from vibezen.metrics.api import fanout, hub, tail
 from vibezen.metrics.api.position import parse_position
 from vibezen.metrics.live import Change
 from vibezen.metrics.series import series_key
@@ -279,6 +279,18 @@ def test_frame_that_was_never_sent_is_made_good_from_the_stored_windows(
         (position,) = frames(windows, range(1, 2))
         frame = one.until_id(position)[-1]
         assert shown(frame, start=OPEN - 20) is not None, "a client that was away just then resumes with it"
+
+
+def test_windows_are_told_as_they_grow_also_while_no_frame_is_sent(
+    served: Served, windows: Windows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr(tail, "MAX_BLOCK", 0.05)
+    with served.socket() as one:
+        one.next()
+        for number in (1, 2):
+            windows.store(OPEN, "response_time", samples(*range(number), at=NOW))
+            assert count(one.until(lambda message: count(message) > 0)[-1]) == number
 
 
 def test_stream_that_was_emptied_is_noticed(

@@ -148,12 +148,23 @@ def test_metrics_that_come_to_one_name_are_told_apart_and_counted(
 def test_more_metrics_than_prometheus_should_keep_are_left_out_and_counted(
     served: Served, windows: Windows, wait_until: WaitUntil
 ) -> None:
-    made_up = [series_key(f"made_up_{number}", {}) for number in range(MAX_METRICS + 2)]
-    windows.show([Change(OPEN, series, samples(1, at=OPEN + 1.0)) for series in made_up])
+    made_up = [series_key(f"made_up_{number}", {}) for number in range(MAX_METRICS + 1)]
+    declared = series_key("response_time", {})
+    windows.show([Change(OPEN, series, samples(1, at=OPEN + 1.0)) for series in (*made_up, declared)])
     wait_until(lambda: all_told(served, MAX_METRICS + 2))
     found = numbers(served.http.get("/metrics").text)
-    assert sum(name.startswith("vibezen_made_up_") and name.endswith("_max") for name in found) == MAX_METRICS
+    assert sum(name.startswith("vibezen_made_up_") and name.endswith("_max") for name in found) == MAX_METRICS - 1
     assert found['vibezen_metrics_left_out{reason="too_many"}'] == 2
+    assert found["vibezen_response_time_max"] == 1, "one that is declared is crowded out by none"
+
+
+def test_name_of_a_declared_metric_is_taken_by_no_other(
+    served: Served, windows: Windows, wait_until: WaitUntil
+) -> None:
+    for metric, value in (("response.time", 7), ("response_time", 5)):
+        windows.commit(OPEN, metric, samples(value, at=OPEN + 1.0))
+    wait_until(lambda: all_told(served, 2))
+    assert numbers(served.http.get("/metrics").text)["vibezen_response_time_max"] == 5
 
 
 def test_requests_and_live_clients_are_counted(served: Served) -> None:
