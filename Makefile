@@ -28,10 +28,10 @@ test: $(VENV)/.dev tools      ## all tests; ARGS go to pytest
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 soak: $(VENV)/.dev page       ## everything at once for MINUTES, under faults at random from SEED, on SERVER (valkey, redis)
-	SOAK_MINUTES=$(MINUTES) SOAK_SEED=$(SEED) SOAK_SERVER=$(SERVER) $(BIN)/pytest -m soak tests/faults/test_soak.py $(ARGS)
+	SOAK_MINUTES=$(MINUTES) SOAK_SEED=$(SEED) SOAK_SERVER=$(SERVER) $(BIN)/pytest -m soak -o faulthandler_timeout=0 tests/faults/test_soak.py $(ARGS)
 
 long: $(VENV)/.dev page       ## the long form of tests that `make test` runs shortened; ARGS go to pytest
-	$(BIN)/pytest -m soak --ignore=tests/faults/test_soak.py $(ARGS)
+	$(BIN)/pytest -m soak -o faulthandler_timeout=0 --ignore=tests/faults/test_soak.py $(ARGS)
 
 mutants: $(VENV)/.dev         ## take each protection out in turn and see that its test fails; ARGS name mutants
 	$(BIN)/python -m tests.faults.mutants.run --workers $(WORKERS) $(ARGS)

@@ -119,7 +119,7 @@ def assert_no_number_twice(url: str) -> None:
 
 
 ENDING: Final = """
-import atexit, logging, signal, sys
+import atexit, logging, signal, sys, time
 logging.basicConfig()
 atexit.register(lambda: print(msgspec.json.encode(collector.stats()).decode(), flush=True))  # runs last
 import msgspec
@@ -132,8 +132,8 @@ collector = MetricsCollector(settings=Settings(durability=Durability(sys.argv[2]
 for value in range(30_000):
     collector.record_nowait("m", value)
 print("recorded", flush=True)
-if len(sys.argv) > 3:
-    signal.pause()
+while len(sys.argv) > 3:
+    time.sleep(0.05)  # signal.pause() would miss a signal that comes just before it
 """
 
 
