@@ -30,11 +30,20 @@ class Standing(NamedTuple):
     length: int = 0
     added: int = 0
 
+    @property
+    def untouched(self) -> bool:
+        """Whether every entry ever added is still there."""
+        return self.added == self.length
+
     def reaches_back_to(self, position: EntryNumber) -> bool:
         """Whether everything after `position` is still there."""
-        untouched = self.added == self.length
-        kept = untouched or (self.first is not None and self.first <= position)
+        kept = self.untouched or (self.first is not None and self.first <= position)
         return position == self.last or (kept and position < self.last)
+
+    def follows(self, before: "Standing") -> bool:
+        """Whether it may be the stream that stood as `before`: a new one may soon be as long, yet begins elsewhere."""
+        began_elsewhere = self.untouched and before.first not in (None, self.first)
+        return self.added >= before.added and not began_elsewhere
 
 
 class Entries(NamedTuple):
@@ -55,8 +64,8 @@ class Standings(NamedTuple):
     def continue_from(self, position: Position, before: "Standings") -> bool:
         """Whether they are those that stood as `before`, with everything after `position`."""
         return (
-            self.live.added >= before.live.added
-            and self.alerts.added >= before.alerts.added
+            self.live.follows(before.live)
+            and self.alerts.follows(before.alerts)
             and self.live.reaches_back_to(position.live)
             and self.alerts.reaches_back_to(position.alert)
         )
@@ -124,12 +133,15 @@ class Tail:
     async def alerts(self, start: EntryNumber, stop: EntryNumber) -> list[Alert] | None:
         """Alerts after `start`, up to and with `stop`; None when they are not all there any more, or too many."""
         answer: Any = await self._commands.xrange(
-            self._keys.transitions, f"({entry_id(start)}", entry_id(stop), count=MAX_ALERTS + 1
+            self._keys.transitions, entry_id(start), entry_id(stop), count=MAX_ALERTS + 2
         )
-        standing = await self._standing(self._keys.transitions)  # afterwards: what was trimmed meanwhile was still read
-        if len(answer) > MAX_ALERTS or not standing.reaches_back_to(start):
-            return None
-        return [_alert(entry, fields) for entry, fields in answer]
+        alerts = [_alert(entry, fields) for entry, fields in answer]
+        if start == Standing().last:  # before every alert, so that there is none to find
+            standing = await self._standing(self._keys.transitions)  # afterwards: what is trimmed meanwhile was read
+            return alerts if standing.untouched and len(alerts) <= MAX_ALERTS else None
+        # Where `start` itself is not there, alerts after it may be gone, too, with the stream they were in.
+        found = alerts and alerts[0].number == start and len(alerts) <= MAX_ALERTS + 1
+        return alerts[1:] if found else None
 
     async def windows(self, width: int, starts: Iterable[int]) -> AsyncIterator[list[Fetched]]:
         """Stored windows of all shards."""

@@ -72,7 +72,8 @@ def test_what_cannot_change_any_more_is_computed_once(
     known = served.http.get(path, params=parameters, headers={"if-none-match": f'"x", W/{first.headers["etag"]}'})
     assert len(queries) == needed
     assert (second.content, second.headers["etag"]) == (first.content, first.headers["etag"])
-    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert (known.status_code, known.content) == (304, b"")
+    assert known.headers["etag"].removeprefix("W/") == first.headers["etag"].removeprefix("W/")
     assert known.headers["cache-control"] == first.headers["cache-control"]
     assert served.http.get(path, params=parameters, headers={"if-none-match": '"x"'}).content == first.content
 

@@ -126,6 +126,7 @@ def test_compressed_answer_is_revalidated_by_its_weak_tag(served: Served, window
     for tag in (packed.headers["etag"], plain.headers["etag"]):
         known = served.http.get("/api/metrics/history", params=params, headers={"if-none-match": tag})
         assert (known.status_code, known.content) == (304, b"")
+        assert (known.headers["etag"], known.headers["vary"]) == (packed.headers["etag"], "Accept-Encoding")
 
 
 @pytest.mark.server

@@ -90,6 +90,17 @@ def test_alert_stream_that_was_emptied_is_a_gap(
         assert one.until(lambda message: message["type"] == "alert")[-1]["alert"] == {"number": 2}
 
 
+def test_alerts_of_a_stream_that_another_took_the_place_of_are_a_gap(
+    served: Served, windows: Windows, client: redis.Redis, redis_url: str, start_dashboard: StartDashboard
+) -> None:
+    seen, _ = windows.alert(1), windows.alert(2)
+    client.delete(Keys().transitions)
+    for number in (3, 4, 5):
+        windows.alert(number)
+    with start_dashboard(redis_url, clock=lambda: NOW).socket(since=f"0-0_{seen}") as one:
+        assert [one.next()["type"], one.next()["type"]] == ["gap", "snapshot"]
+
+
 def test_choosing_anew_loses_no_alert(served: Served, windows: Windows) -> None:
     served.hub.interval = 0.0
     with served.socket(max_queue=None) as one:  # a full one would hold up its end

@@ -1,6 +1,7 @@
 """Answers compressed by gzip for clients that want it: text above a kilobyte, never a stream of events.
 
-The ETag of a compressed answer is weak, since its bytes are others; `If-None-Match` is compared weakly everywhere.
+The ETag of a compressed answer is weak, since its bytes are others; `If-None-Match` is compared weakly everywhere, and
+what a 304 says fits the answer that the client has: one with a strong tag would renew none that was compressed.
 Starlette's own middleware knows no q-values and leaves the ETag as it is.
 """
 
@@ -76,7 +77,9 @@ class _Answer:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            if _is_compressible(message):
+            if message["status"] == 304:
+                message = _of_either(message)
+            elif _is_compressible(message):
                 self._start = message
                 return
         elif message["type"] == "http.response.body":
@@ -99,9 +102,7 @@ class _Answer:
         self._packer = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
         headers["content-encoding"] = "gzip"
         del headers["content-length"], headers["accept-ranges"]
-        tag = headers.get("etag")
-        if tag is not None and not tag.startswith("W/"):
-            headers["etag"] = f"W/{tag}"
+        _weaken(headers)
 
     async def _packed(self, message: Message) -> bytes:
         body = message.get("body", b"")
@@ -114,10 +115,24 @@ class _Answer:
         return self._packer.compress(body) + (b"" if more else self._packer.flush())
 
 
+def _weaken(headers: MutableHeaders) -> None:
+    tag = headers.get("etag")
+    if tag is not None and not tag.startswith("W/"):
+        headers["etag"] = f"W/{tag}"
+
+
+def _of_either(start: Message) -> Message:
+    """A 304 for who has the answer compressed or as it is."""
+    headers = MutableHeaders(raw=list(start.get("headers", ())))
+    headers.add_vary_header("Accept-Encoding")
+    _weaken(headers)
+    return {**start, "headers": headers.raw}
+
+
 def _is_compressible(start: Message) -> bool:
     """Whether it is a whole answer that compressing makes smaller."""
     start["headers"] = list(start.get("headers", ()))
     headers = Headers(raw=start["headers"])
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     compressible = kind in _COMPRESSIBLE or (kind.startswith("text/") and kind != "text/event-stream")
-    return compressible and start["status"] not in (204, 206, 304) and "content-encoding" not in headers
+    return compressible and start["status"] not in (204, 206) and "content-encoding" not in headers
