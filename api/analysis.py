@@ -13,7 +13,7 @@ from vibezen.metrics.analysis.anomalies import Anomalies, anomalies, parse_anoma
 from vibezen.metrics.analysis.compare import Comparison, compare, parse_compare
 from vibezen.metrics.analysis.trend import Trend, parse_trend, trend
 from vibezen.metrics.api import parameters
-from vibezen.metrics.api.answering import Inquiry, respond, settled
+from vibezen.metrics.api.answering import Inquiry, asked_in, respond, settled
 from vibezen.metrics.question import Parameters
 from vibezen.metrics.serving.operation import ANALYSIS, Answer, Operation, Parameter
 from vibezen.metrics.settled import KeptAnswers
@@ -55,8 +55,7 @@ def analysis_operations(dashboard: MetricsDashboard, kept: KeptAnswers) -> list[
         declared: tuple[Parameter, ...],
     ) -> Operation:
         async def handler(request: Request) -> Response:
-            asked = {name: request.query_params.getlist(name) for name in request.query_params}
-            return await respond(request, inquire(dashboard, asked), kept)
+            return await respond(request, inquire(dashboard, asked_in(request)), kept)
 
         return Operation(path, handler, summary, answers, description, declared, group=ANALYSIS)
 

@@ -5,7 +5,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import anyio
 import msgspec
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from vibezen.metrics.serving.errors import ApiError
@@ -25,6 +25,11 @@ class Inquiry(NamedTuple, Generic[T]):
 
     name: Callable[[], Awaitable[str | None]]
     answer: Callable[[], Awaitable[T]]
+
+
+def asked_in(connection: HTTPConnection) -> dict[str, list[str]]:
+    """The parameters of an address, each with all the values it is given."""
+    return {name: connection.query_params.getlist(name) for name in connection.query_params}
 
 
 def settled(description: str, type_: Any) -> dict[int, Answer]:

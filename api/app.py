@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 
 from vibezen.metrics.api import parameters
 from vibezen.metrics.api.analysis import analysis_operations
-from vibezen.metrics.api.answering import respond, settled, while_connected
+from vibezen.metrics.api.answering import asked_in, respond, settled, while_connected
 from vibezen.metrics.api.login import OPEN, login_routes
 from vibezen.metrics.api.pipeline import Pipeline
 from vibezen.metrics.api.prometheus.operation import prometheus_operation
@@ -68,11 +68,6 @@ number is null, never 0. `HEAD` is answered wherever `GET` is, and `OPTIONS` nam
 Events are sent to the gateway, on port 4318, which describes itself the same way."""
 
 
-def asked(request: Request) -> dict[str, list[str]]:
-    """The parameters of an address, each with all the values it is given."""
-    return {name: request.query_params.getlist(name) for name in request.query_params}
-
-
 def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
     """The application; the dashboard is opened and closed by whoever serves it."""
     description = Description(
@@ -110,19 +105,19 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
     kept = KeptAnswers(dashboard.settings.queries.cache_bytes)
 
     async def history(request: Request) -> Response:
-        return await respond(request, dashboard.inquire_history(asked(request)), kept)
+        return await respond(request, dashboard.inquire_history(asked_in(request)), kept)
 
     async def summary(request: Request) -> Response:
-        return await respond(request, dashboard.inquire_summary(asked(request)), kept)
+        return await respond(request, dashboard.inquire_summary(asked_in(request)), kept)
 
     async def export(request: Request) -> Response:
-        return dashboard.export(**asked(request))
+        return dashboard.export(**asked_in(request))
 
     async def catalogue(request: Request) -> Response:
-        return answer(await while_connected(request, partial(dashboard.catalogue, **asked(request))))
+        return answer(await while_connected(request, partial(dashboard.catalogue, **asked_in(request))))
 
     async def events(request: Request) -> Response:
-        given = asked(request)
+        given = asked_in(request)
         if is_live(given):
             return SampleResponse(dashboard.watching.join(parse_watch(given)))
         return answer(await while_connected(request, partial(dashboard.events, **given)))

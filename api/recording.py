@@ -13,6 +13,7 @@ from vibezen.metrics.api.messages import Cells, Frame, Gap, Heartbeat, Snapshot,
 from vibezen.metrics.api.position import Position
 from vibezen.metrics.api.realtime import WINDOWS, Realtime, RealtimeView
 from vibezen.metrics.api.recent import KEPT, RecentWindows
+from vibezen.metrics.api.view import SHOWN
 from vibezen.metrics.catalogue import Catalogue, Kind
 from vibezen.metrics.clock import DAY, HOUR
 from vibezen.metrics.errors import BadParameter
@@ -29,8 +30,6 @@ MAX_DAYS: Final = 400
 STEP: Final = 10
 SPAN_STEPS: Final = 360
 """Steps read at a time: an hour of ten seconds each. What a replay holds in memory is that, twice."""
-SHOWN: Final = 30
-"""Windows in a snapshot."""
 _AGGREGATES: Final = ("count", "sum", "min", "max", "last", HISTOGRAM)
 _ID = re.compile(r"replay-(\d{1,12})\Z")
 
@@ -84,7 +83,7 @@ def parse_recording(parameters: Parameters, last_event_id: str | None, now: floa
     metric, speed = texts.get("metric"), _speed(texts.get("speed") or "1")
     where = parse_where(parameters.get("where", ()))
     told = last_event_id or texts.get("since") or None
-    position = None if told is None else _position(told, start, step)
+    position = None if told is None else _position(told, range(start, stop + step, step))
     return Recording(
         start,
         stop,
@@ -97,11 +96,11 @@ def parse_recording(parameters: Parameters, last_event_id: str | None, now: floa
     )
 
 
-def _position(text: str, start: int, step: int) -> int | None:
+def _position(text: str, positions: range) -> int | None:
     """None for what is no position of such a replay."""
     match = _ID.match(text)
     found = int(match[1]) if match else -1
-    return found if found >= start and found % step == 0 else None
+    return found if found in positions else None
 
 
 def _step(text: str) -> int:

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from vibezen.metrics.api.answering import while_connected
+from vibezen.metrics.api.answering import asked_in, while_connected
+from vibezen.metrics.api.hub import HEARTBEAT
 from vibezen.metrics.api.messages import Frame, Gap, Heartbeat, Snapshot
 from vibezen.metrics.api.parameters import REPLAY
 from vibezen.metrics.api.recording import MAX_DAYS, End, Recording, Show, Windows
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 REPLAYS: Final = 4
 """Replays that run at the same time in one process."""
-HEARTBEAT: Final = 15.0
-"""Seconds of silence after which a sign of life is sent."""
 STUCK: Final = 60.0
 """Seconds for which a client may read nothing before it is let go; it can go on behind the last id it has."""
 
@@ -177,8 +176,7 @@ class ReplayResponse(EventSourceResponse):
 
 def replay_operation(dashboard: MetricsDashboard) -> Operation:
     async def replay(request: Request) -> Response:
-        parameters = {name: request.query_params.getlist(name) for name in request.query_params}
-        recording = dashboard.recording(parameters, request.headers.get("last-event-id"))
+        recording = dashboard.recording(asked_in(request), request.headers.get("last-event-id"))
         if recording.is_over:
             return Response(status_code=204)  # which tells a browser not to come again
         dashboard.replays.check()

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vibezen.metrics.api import parameters
-from vibezen.metrics.api.answering import respond, while_connected
+from vibezen.metrics.api.answering import asked_in, respond, while_connected
 from vibezen.metrics.reports.as_html import policy_of
 from vibezen.metrics.reports.rendering import FORMATS, file_name, format_of
 from vibezen.metrics.reports.report import Report
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def report_operation(dashboard: MetricsDashboard, kept: KeptAnswers) -> Operation:
     async def report(request: Request) -> Response:
-        given = {name: request.query_params.getlist(name) for name in request.query_params}
+        given = asked_in(request)
         chosen = format_of((given.get("format") or ["json"])[0] or "json")
         inquiry = await dashboard.inquire_report(given)
         if chosen.name == "json":

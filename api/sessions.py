@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta
@@ -10,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vibezen.metrics.api import parameters
-from vibezen.metrics.api.answering import Inquiry, respond, settled
+from vibezen.metrics.api.answering import Inquiry, asked_in, respond, settled
 from vibezen.metrics.question import Parameters
 from vibezen.metrics.serving.errors import ApiError
 from vibezen.metrics.serving.operation import ANALYSIS, Operation, Parameter
@@ -62,17 +61,14 @@ def inquire_session(dashboard: MetricsDashboard, name: str, given: Parameters) -
 
 
 def session_operations(dashboard: MetricsDashboard, kept: KeptAnswers) -> list[Operation]:
-    def asked(request: Request) -> dict[str, str | Sequence[str]]:
-        return {name: request.query_params.getlist(name) for name in request.query_params}
-
     async def listed(request: Request) -> Response:
-        return await respond(request, inquire_sessions(dashboard, asked(request)), kept)
+        return await respond(request, inquire_sessions(dashboard, asked_in(request)), kept)
 
     async def detail(request: Request) -> Response:
         name = request.path_params["id"]
         if len(name) > MAX_ID:
             raise ApiError(404, f"no session has a name of more than {MAX_ID} characters")
-        return await respond(request, inquire_session(dashboard, name, asked(request)), kept)
+        return await respond(request, inquire_session(dashboard, name, asked_in(request)), kept)
 
     return [
         Operation(

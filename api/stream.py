@@ -10,17 +10,17 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from vibezen.metrics.api.answering import asked_in
 from vibezen.metrics.api.choice import MAX_GROUPED, MAX_INTERVAL, MAX_METRICS, Choice
 from vibezen.metrics.api.fanout import Subscriber
 from vibezen.metrics.api.hub import Hub
 from vibezen.metrics.api.messages import AlertMessage, Frame, Gap, Heartbeat, Snapshot
 from vibezen.metrics.serving.direct import Line, direct_line
-from vibezen.metrics.serving.operation import LIVE, Answer, Operation, Parameter
+from vibezen.metrics.serving.operation import EVENT_STREAM, LIVE, Answer, Operation, Parameter
 
 if TYPE_CHECKING:
     from vibezen.metrics.api.dashboard import MetricsDashboard
 
-EVENT_STREAM: Final = "text/event-stream"
 _HEADERS: Final[Mapping[str, str]] = {
     "cache-control": "no-store",
     "x-accel-buffering": "no",
@@ -40,9 +40,8 @@ class Asked(NamedTuple):
 def asked_of(connection: HTTPConnection, hub: Hub) -> Asked:
     """What a client asks for, and after which position: `Last-Event-ID`, which a browser sends by itself when it
     reconnects, else `?since=`. Raises BadParameter."""
-    parameters = {name: connection.query_params.getlist(name) for name in connection.query_params}
     since = connection.headers.get("last-event-id") or connection.query_params.get("since")
-    return Asked(since, hub.choices.of_parameters(parameters))
+    return Asked(since, hub.choices.of_parameters(asked_in(connection)))
 
 
 def stream_operation(dashboard: MetricsDashboard) -> Operation:

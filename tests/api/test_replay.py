@@ -112,7 +112,14 @@ def test_a_client_goes_on_where_it_was_and_sees_every_window_once(past: Served, 
 
 
 def test_a_position_that_never_was_is_a_gap_and_a_replay_from_the_beginning(past: Served) -> None:
-    for last in ("1-0_0-0", "replay-7", f"replay-{int(NOON) + 5}", "replay-99999999999999999999", "\x7f"):
+    for last in (
+        "1-0_0-0",
+        "replay-7",
+        f"replay-{int(NOON) + 5}",
+        f"replay-{int(NOON) + 3 * HOUR}",
+        "replay-99999999999999999999",
+        "\x7f",
+    ):
         messages = replayed(past, since=last)
         assert kinds(messages) == ["gap", "snapshot", *["frame"] * 12, "end"]
         assert messages[0]["to"] == messages[1]["id"]

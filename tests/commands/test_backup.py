@@ -163,8 +163,11 @@ def test_each_refusal_is_one_line(layout: Layout, tmp_path: Path, run_here: Run)
     other = Layout(tmp_path / "other")
     other.create()
     copy(other, tmp_path / "of-other")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for words, reason in (
         (("backup", tmp_path / "full"), "is there already"),
+        (("backup", tmp_path / "link"), "is a link"),
+        (("backup", "/dev"), "a disk's own folder"),
         (("backup", layout.root / "copy"), "inside the storage folder"),
         (("backup", tmp_path / "new", "--base", tmp_path / "full"), "no backup"),
         (("backup", tmp_path / "new", "--base", tmp_path / "of-other"), "another store"),

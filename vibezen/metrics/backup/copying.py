@@ -63,6 +63,8 @@ def _check_target(layout: Layout, target: Path) -> None:
     if inside == root or root in inside.parents:
         raise StoreError(f"{target}: lies inside the storage folder {layout.root}: it would be lost with it")
     with file_errors(target):
+        if target.is_symlink() or os.path.ismount(target):  # which the finished folder could not take the place of
+            raise StoreError(f"{target}: is a link or a disk's own folder; name a folder in it that does not exist")
         if target.is_dir() and not any(target.iterdir()):
             return
         if target.exists():

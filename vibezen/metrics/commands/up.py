@@ -14,7 +14,12 @@ def up(
     storage_dir: StorageDir = None,
     host: Host = None,
     port: Port = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Simulated traffic, in a store of its own: metrics_demo beside the storage folder.")] = False,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo", help="Simulated traffic, in a store of its own: metrics_demo beside the storage folder."
+        ),
+    ] = False,
     rate: Rate = None,
     seed: Seed = None,
     incident: Incident = None,

@@ -12,6 +12,8 @@ from anyio import to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vibezen.metrics.serving.operation import EVENT_STREAM
+
 MIN_SIZE: Final = 1024
 """Bytes below which headers and one packet outweigh what is saved."""
 LEVEL: Final = 4
@@ -134,5 +136,5 @@ def _is_compressible(start: Message) -> bool:
     start["headers"] = list(start.get("headers", ()))
     headers = Headers(raw=start["headers"])
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    compressible = kind in _COMPRESSIBLE or (kind.startswith("text/") and kind != "text/event-stream")
+    compressible = kind in _COMPRESSIBLE or (kind.startswith("text/") and kind != EVENT_STREAM)
     return compressible and start["status"] not in (204, 206) and "content-encoding" not in headers

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from markupsafe import Markup, escape
 
 from vibezen.metrics.serving.openapi import ERRORS, Json
+from vibezen.metrics.serving.operation import EVENT_STREAM
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -79,7 +80,7 @@ def _is_whole(parameters: Sequence[Json]) -> bool:
 def _curl(method: str, url: str, described: Json) -> str:
     words = ["curl"]
     contents = [media for answer in described["responses"].values() for media in answer.get("content", {})]
-    if "text/event-stream" in contents and "application/json" not in contents:
+    if EVENT_STREAM in contents and "application/json" not in contents:
         words.append("-N")
     if method != "get":
         words += ["-X", method.upper()]

@@ -7,11 +7,10 @@ from typing import Final
 from starlette.routing import compile_path
 from starlette.types import Scope as AsgiScope
 
-from vibezen.metrics.serving.operation import Operation, Scope
+from vibezen.metrics.serving.operation import EVENT_STREAM, Operation, Scope
 
 PROBES: Final[Mapping[str, Scope | None]] = {"/healthz": None, "/readyz": None}
 """Probes cannot log in."""
-STREAM: Final = "text/event-stream"
 
 
 class Doors:
@@ -34,7 +33,7 @@ class Doors:
                 self._patterns.append((operation.method, compile_path(operation.path)[0], operation.scope))
             else:
                 self._declared[operation.method, operation.path] = operation.scope
-            if any(STREAM in answer.media for answer in operation.answers.values()):
+            if any(EVENT_STREAM in answer.media for answer in operation.answers.values()):
                 self._live.add(operation.path)
 
     def asks(self, scope: AsgiScope) -> Scope | None:
