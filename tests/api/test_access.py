@@ -231,3 +231,19 @@ def test_listed_page_of_elsewhere_may_ask_and_read(redis_url: str, start_dashboa
     assert connected(served, shown) == 200
     other = served.http.get("/api/metrics/realtime", headers={**shown, "origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
+
+
+def test_session_is_found_among_the_cookies_of_other_programs(locked: Served) -> None:
+    session = logged_in(locked)
+    name = session.partition("=")[0]
+    for cookies in (f'prefs={{"a": 1}}; {session}', f"a b=1;{session}", f"{session}; {name}=planted"):
+        assert asked(locked, {"cookie": cookies}) == 200, cookies
+    assert locked.http.get("/docs", headers=[("cookie", "a=b"), ("cookie", session)]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:1@evil.example", "localhost@evil.example", "[::1].evil.example", "localhost:x"]
+)
+def test_host_is_a_name_with_a_port_and_nothing_else(host: str) -> None:
+    with pytest.raises(ApiError):
+        Access(frozenset({"localhost", "::1"})).check_host(host)

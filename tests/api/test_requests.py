@@ -1,11 +1,13 @@
 """What every request meets: methods, limits, its name, and the line that tells of it."""
 
+import asyncio
 import json
 import socket
 from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 from websockets.sync.client import connect
 
 from tests.support.processes import RoleProcess, StartRole
@@ -13,6 +15,8 @@ from tests.support.serving import Served
 from tests.support.waiting import DEADLINE, WaitUntil
 from vibezen.metrics.api.dashboard import MetricsDashboard
 from vibezen.metrics.serving import request_id
+from vibezen.metrics.serving.access_log import AccessLog
+from vibezen.metrics.serving.counting import Counting, Requests
 from vibezen.metrics.serving.limits import MAX_ADDRESS, MAX_HEADERS, MAX_PARAMETERS
 
 pytestmark = pytest.mark.server
@@ -151,3 +155,29 @@ def test_access_log_tells_each_request_and_no_secret(logged: Any, wait_until: Wa
 def test_without_the_setting_nothing_is_logged(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
     served.http.get("/healthz")
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "address", ["/vzm_secret", "/docs?vzm_secret", "/docs?vzm_secret=1", "/docs?Token=vzm_secret", "/x;token=secret"]
+)
+def test_access_log_knows_a_token_wherever_it_was_pasted(address: str) -> None:
+    path, _, query = address.partition("?")
+    assert "secret" not in AccessLog([]).path({"path": path, "query_string": query.encode()})
+
+
+def test_requests_are_counted_by_path_below_a_root_path_too() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["root_path"], scope["path"] = "/ui", "/ui/docs"  # as the guard does
+        await send({"type": "http.response.start", "status": 200})
+
+    async def receive() -> Message:
+        return {}
+
+    async def send(message: Message) -> None: ...
+
+    async def one() -> None:
+        await Counting(app, requests, ["/docs"])({"type": "http", "path": "/docs"}, receive, send)
+
+    requests = Requests()
+    asyncio.run(one())
+    assert requests == {("/docs", 200): 1}

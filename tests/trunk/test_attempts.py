@@ -65,3 +65,11 @@ def test_memory_is_bounded_whatever_comes() -> None:
         guesses.succeeded(address, "digest")
     assert len(guesses._guessers) == len(guesses._known) == attempts.ADDRESSES
     assert not guesses.is_known("10.0.0.0", "digest")
+
+
+def test_clients_by_ipv4_are_told_apart_on_a_socket_of_ipv6_and_by_interface_they_are_not() -> None:
+    guesses = Attempts(Time())
+    assert fail(guesses, "::ffff:203.0.113.9") > 0
+    assert guesses.wait("::ffff:203.0.113.10") == 0
+    assert fail(guesses, "fe80::1%eth0") > 0
+    assert guesses.wait("fe80::1%eth1") > 0

@@ -39,3 +39,13 @@ def test_those_whose_token_holds_no_more_are_let_go() -> None:
     ):
         crowd.dismiss(lambda token: token is other)
     assert let_go == ["one"]
+
+
+def test_one_client_is_counted_once_however_its_address_is_written() -> None:
+    crowd = Crowd(10, 1)
+    for one, other in (("2001:db8::1", "2001:db8::2:5"), ("203.0.113.9", "::ffff:203.0.113.9")):
+        with crowd.member(one, None, nothing), pytest.raises(ApiError), crowd.member(other, None, nothing):
+            pass
+    with crowd.member("::ffff:127.0.0.1", None, nothing), crowd.member("::ffff:127.0.0.1", None, nothing):
+        assert len(crowd) == 2
+    assert not crowd._by_address

@@ -78,3 +78,9 @@ def test_nobody_else_is_believed() -> None:
 def test_root_path_stands_before_every_path_that_came_by_a_proxy(peer: str, path: str, root: str, full: str) -> None:
     scope = resolved(PROXIES, peer=peer, path=path)
     assert (scope["root_path"], scope["path"], scope["raw_path"]) == (root, full, full.encode())
+
+
+def test_proxy_is_known_by_its_ipv4_address_on_a_socket_of_ipv6() -> None:
+    scope = resolved(PROXIES, ("x-forwarded-for", "::ffff:203.0.113.9"), peer="::ffff:10.0.0.1")
+    assert scope["client"][0] == "203.0.113.9"
+    assert resolved(Proxies(), peer="::ffff:203.0.113.9")["client"][0] == "203.0.113.9"

@@ -6,8 +6,8 @@ wants a token, made at first start: as bearer header, or as the session that the
 
 import ipaddress
 import math
+import re
 import socket
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ COOKIE: Final = "vibezen_session_"
 to each of them."""
 
 LIVE: Final = Live()
+_HOST: Final = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:\[\]@]*))(?::[0-9]*)?\Z")
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -92,7 +93,7 @@ class Access:
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return Grant(self.admit(shown.strip(), address))
-        found = self.keyring.of_session(_cookies(headers).get(cookie, ""))
+        found = next(filter(None, map(self.keyring.of_session, _cookies(headers, cookie))), None)
         if found is None:
             raise ApiError(401, "a token is needed: open the link printed at start, or send it as a bearer token")
         return Grant(found, by_cookie=True)
@@ -168,11 +169,9 @@ def cookie_name(host: str | None, *, secure: bool) -> str:
 
 
 def _host_name(host: str) -> str:
-    """The name in a Host header, without port and brackets."""
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    """The name in a Host header, without port and brackets; "" for anything else."""
+    found = _HOST.match(host.strip().lower())
+    return (found["address"] or found["name"]) if found else ""
 
 
 def _netloc(origin: str) -> str | None:
@@ -189,8 +188,8 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def _cookies(headers: Headers) -> dict[str, str]:
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
-    except CookieError:
-        return {}
+def _cookies(headers: Headers, name: str) -> list[str]:
+    """All values of this name: whoever serves a neighbouring name can set one more of it. Python's own parser gives all
+    up at the first cookie that it finds ill formed, and browsers send those of other programs on this host, too."""
+    pairs = [pair.strip().partition("=") for line in headers.getlist("cookie") for pair in line.split(";")]
+    return [value for found, _, value in pairs if found == name]

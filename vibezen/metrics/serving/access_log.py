@@ -17,12 +17,13 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from vibezen.metrics.serving.operation import Operation
+from vibezen.metrics.serving.tokens import MARK
 
 MAX_PATH: Final = 500
 MAX_AGENT: Final = 100
 """Characters."""
 HIDDEN: Final = "***"
-_SECRET = re.compile(r"(token|ticket)=[^&]*", re.IGNORECASE)
+_SECRET = re.compile(rf"((?:token|ticket)=|{MARK})[^&]*", re.IGNORECASE)
 
 log = logging.getLogger("vibezen.access")
 
@@ -66,10 +67,14 @@ class AccessLog:
 
     def path(self, scope: Scope) -> str:
         """Path and query without what may be a secret."""
-        path = _SECRET.sub(rf"\1={HIDDEN}", scope["path"])
+        path = _masked(scope["path"])
         given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        shown = "&".join(f"{name}={value if name in self._shown else HIDDEN}" for name, value in given)
+        shown = "&".join(f"{_masked(name)}={value if name in self._shown else HIDDEN}" for name, value in given)
         return (f"{path}?{shown}" if shown else path)[:MAX_PATH]
+
+
+def _masked(text: str) -> str:
+    return _SECRET.sub(rf"\1{HIDDEN}", text)
 
 
 def show_on_stderr() -> None:

@@ -1,11 +1,11 @@
 """Guesses at tokens: an address that shows too many wrong ones has to wait, each time twice as long."""
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from vibezen.metrics.clock import monotonic
+from vibezen.metrics.serving.network import network
 
 FREE: Final = 10
 """Wrong tokens that an address may show in WINDOW seconds."""
@@ -37,11 +37,11 @@ class Attempts:
 
     def wait(self, address: str) -> float:
         """Seconds until the address may try again; 0 when it may now."""
-        guesser = self._guessers.get(_network(address))
+        guesser = self._guessers.get(network(address))
         return max(0.0, guesser.until - self._now()) if guesser else 0.0
 
     def failed(self, address: str) -> None:
-        name, now = _network(address), self._now()
+        name, now = network(address), self._now()
         guesser = self._guessers.pop(name, None) or _Guesser(now)
         self._guessers[name] = guesser  # the newest last
         _trim(self._guessers)
@@ -57,24 +57,13 @@ class Attempts:
 
     def succeeded(self, address: str, sha256: str) -> None:
         """Remember a right token; a digest of it."""
-        key = (_network(address), sha256)
+        key = (network(address), sha256)
         self._known[key] = None
         self._known.move_to_end(key)
         _trim(self._known)
 
     def is_known(self, address: str, sha256: str) -> bool:
-        return (_network(address), sha256) in self._known
-
-
-def _network(address: str) -> str:
-    """IPv6 by /64: whoever has one address of it has them all."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if found.version == 4:
-        return address
-    return str(ipaddress.ip_network((found, 64), strict=False))
+        return (network(address), sha256) in self._known
 
 
 def _trim(remembered: "OrderedDict[str, _Guesser] | OrderedDict[tuple[str, str], None]") -> None:

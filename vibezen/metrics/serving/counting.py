@@ -6,6 +6,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vibezen.metrics.serving.doors import route_path
+
 OTHER: Final = "other"
 """In place of paths that are none of ours: whoever asks invents them."""
 
@@ -27,9 +29,9 @@ class Counting:
 
         async def counted(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                self._count(scope["path"], message["status"])
+                self._count(route_path(scope), message["status"])
             elif message["type"] == "websocket.accept":
-                self._count(scope["path"], 101)
+                self._count(route_path(scope), 101)
             await send(message)
 
         await self._app(scope, receive, counted)

@@ -4,12 +4,12 @@ The server's own limit does not see WebSockets, so we count. This machine's own 
 runs programs here has other ways, and a proxy that is not named would put all its clients under one address.
 """
 
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vibezen.metrics.serving.errors import ApiError
+from vibezen.metrics.serving.network import bare, network
 from vibezen.metrics.serving.tokens import Token
 
 Cancel = Callable[[], None]
@@ -31,20 +31,21 @@ class Crowd:
         """Be counted for as long as the block lasts. `cancel`: what ends it when the token does. ApiError 503."""
         if len(self._members) >= self._at_most:
             raise ApiError(503, f"{self._at_most} live clients are connected already (live.max_clients)")
-        if self._by_address[address] >= self._per_address and not _is_here(address):
+        name = network(address)
+        if self._by_address[name] >= self._per_address and not _is_here(address):
             raise ApiError(
                 503, f"{self._per_address} live clients of this address are connected (live.max_clients_per_address)"
             )
         key = object()
         self._members[key] = (token, cancel)
-        self._by_address[address] += 1
+        self._by_address[name] += 1
         try:
             yield
         finally:
             del self._members[key]
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+            self._by_address[name] -= 1
+            if not self._by_address[name]:
+                del self._by_address[name]
 
     def dismiss(self, holds: Callable[[Token], bool]) -> None:
         """End those whose token does not hold any more."""
@@ -59,7 +60,5 @@ class Crowd:
 
 
 def _is_here(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == ""  # a socket of the file system has none
+    found = bare(address)
+    return address == "" if found is None else found.is_loopback  # a socket of the file system has none

@@ -7,6 +7,8 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from vibezen.metrics.serving.network import bare
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SECURE: Final = {"http": ("http", "ws"), "https": ("https", "wss"), "ws": ("http", "ws"), "wss": ("https", "wss")}
@@ -22,6 +24,8 @@ class Proxies:
     def resolve(self, scope: Scope) -> None:
         """Put the client's own address, scheme and Host in the place of the proxy's, and the root path before the path
         when the proxy took it off: from here on both kinds of proxies look the same."""
+        if peer := bare(_peer(scope)):
+            scope["client"] = (str(peer), scope["client"][1])
         trusted = self._is_trusted(_peer(scope))
         if trusted:
             self._believe(scope)
@@ -48,7 +52,7 @@ class Proxies:
     def _client(self, hops: list[str]) -> str | None:
         """The last hop that is no trusted proxy: whatever stands before it the client may have made up."""
         for hop in reversed(hops):
-            address = _bare(hop)
+            address = _address(hop)
             if address is None:
                 return None
             if not self._is_trusted(address):
@@ -56,11 +60,8 @@ class Proxies:
         return None
 
     def _is_trusted(self, address: str) -> bool:
-        try:
-            found = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(found in network for network in self._trusted)
+        found = bare(address)
+        return found is not None and any(found in network for network in self._trusted)
 
 
 def _peer(scope: Scope) -> str:
@@ -74,11 +75,9 @@ def _last(headers: Headers, name: str) -> str:
     return values[-1].rpartition(",")[2].strip() if values else ""
 
 
-def _bare(hop: str) -> str | None:
+def _address(hop: str) -> str | None:
     """An address without port and brackets; None for anything else."""
     for text in (hop, hop.rpartition(":")[0], hop.strip("[]"), hop.rpartition(":")[0].strip("[]")):
-        try:
-            return str(ipaddress.ip_address(text))
-        except ValueError:
-            continue
+        if found := bare(text):
+            return str(found)
     return None

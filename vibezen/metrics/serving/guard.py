@@ -77,7 +77,8 @@ class Guard:
 
         preflight = bool(self._access.origins) and is_preflight(scope, headers)
         try:
-            self._access.check_host(headers.get("host"))
+            # Of two a proxy before us may have judged the other one.
+            self._access.check_host(headers.get("host") if len(headers.getlist("host")) == 1 else None)
             if scope["path"] and scope["path"] == scope.get("root_path"):
                 # The page's links are relative: without the slash at its end they would lead beside the root path.
                 await RedirectResponse(scope["path"].rpartition("/")[2] + "/", 307)(scope, receive, guarded)

@@ -1,5 +1,6 @@
 """What a request may weigh before anybody looks into it, and the last resort for what nobody foresaw."""
 
+import asyncio
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -13,6 +14,8 @@ MAX_ADDRESS: Final = 8 * 1024
 MAX_PARAMETERS: Final = 100
 MAX_HEADERS: Final = 32 * 1024
 """Bytes of names and values together; the server's parser takes some more."""
+READ_SECONDS: Final = 30.0
+"""Until a body that does not arrive is given up."""
 
 
 def check(scope: Scope) -> None:
@@ -60,7 +63,8 @@ class Limits:
             raise  # so that the server logs it with its place, or cuts what was begun
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """Raises ApiError 413, here or when it is received from. The body of a question is nobody's: it is let pass."""
+        """Raises ApiError 400, 408 or 413, here or when it is received from. The body of a question is nobody's: it is
+        let pass."""
         if scope["method"] in ("GET", "HEAD"):
             return _without_body(receive)
         limit = self._max_body
@@ -69,12 +73,21 @@ class Limits:
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced[:20]) > limit:
             raise _too_large(limit)
-        size = 0
+        size, whole = 0, False
+        until = asyncio.get_running_loop().time() + READ_SECONDS
 
         async def bounded() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
+            nonlocal size, whole
+            if whole:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                raise ApiError(408, f"the body did not arrive within {READ_SECONDS:g} s") from None
+            if message["type"] == "http.disconnect":
+                raise ApiError(400, "the body ended early")
+            size, whole = size + len(message.get("body", b"")), not message.get("more_body")
             if size > limit:
                 raise _too_large(limit)
             return message

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from vibezen.metrics.errors import AddressInUse
 from vibezen.metrics.serving import request_id
 from vibezen.metrics.serving.direct import Direct
+from vibezen.metrics.serving.protocol import BoundedHttp
 from vibezen.metrics.serving.tls import Tls
 
 USER_TIMEOUT_MS: Final = 30_000
@@ -76,6 +77,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 Direct(app),
+                http=BoundedHttp,
                 ws="websockets-sansio",
                 ws_max_size=MAX_MESSAGE,
                 ws_per_message_deflate=False,
