@@ -10,6 +10,7 @@ from msgspec import Meta
 from vibezen.metrics import sessions
 from vibezen.metrics.analysis import anomalies
 from vibezen.metrics.analysis.outlier import THRESHOLD
+from vibezen.metrics.analysis.standing_out import Baseline
 from vibezen.metrics.api.recording import STEP
 from vibezen.metrics.api.watching import DEFAULT_RATE, MAX_RATE
 from vibezen.metrics.export_format import Format
@@ -124,7 +125,7 @@ ANOMALIES: Final = (
     ),
     Parameter(
         "baseline",
-        anomalies.Baseline,
+        Baseline,
         "What a step is compared with: the same `hour` of the day in the two weeks before, or the `previous` steps; "
         "the former where there are enough days without it.",
     ),

@@ -15,7 +15,7 @@ from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.gathering import Gatherer, Source
 from vibezen.metrics.history import History, Line, history
 from vibezen.metrics.question import Parameters, Question
-from vibezen.metrics.reports.comparison import UNCHANGED, Verdict
+from vibezen.metrics.reports.comparison import UNCHANGED, Verdict, verdict_of
 from vibezen.metrics.reports.definition import ADDITIVE, Reading
 from vibezen.metrics.reports.units import unit_of
 from vibezen.metrics.settings import Settings
@@ -149,7 +149,4 @@ def _direction(slope: Slope, middle: float) -> Direction:
 def _verdict(direction: Direction, better: Better) -> Verdict:
     if direction is Direction.STEADY:
         return Verdict.UNCHANGED
-    is_higher = direction is Direction.RISING
-    if better is Better.NEITHER:
-        return Verdict.HIGHER if is_higher else Verdict.LOWER
-    return Verdict.BETTER if is_higher is (better is Better.HIGHER) else Verdict.WORSE
+    return verdict_of(direction is Direction.RISING, better)

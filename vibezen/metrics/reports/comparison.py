@@ -84,9 +84,14 @@ def _verdict(current: Measured, previous: Measured, absolute: float, relative: f
     noise = ERRORS * math.hypot(current.error or 0.0, previous.error or 0.0)
     if abs(absolute) <= noise or (relative is not None and abs(relative) <= UNCHANGED) or not absolute:
         return Verdict.UNCHANGED
+    return verdict_of(absolute > 0, better)
+
+
+def verdict_of(is_higher: bool, better: Better) -> Verdict:
+    """Of a difference that counts."""
     if better is Better.NEITHER:
-        return Verdict.HIGHER if absolute > 0 else Verdict.LOWER
-    return Verdict.BETTER if (absolute < 0) is (better is Better.LOWER) else Verdict.WORSE
+        return Verdict.HIGHER if is_higher else Verdict.LOWER
+    return Verdict.BETTER if is_higher is (better is Better.HIGHER) else Verdict.WORSE
 
 
 def measured(agg: str, told: Mapping[str, Value], kind: Kind) -> Measured:
