@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from tests.support.serving import Served, StartDashboard
 from tests.support.waiting import DEADLINE, WaitUntil
 from vibezen.metrics.serving import limits, protocol
-from vibezen.metrics.serving.protocol import MAX_HEAD, BoundedHttp
+from vibezen.metrics.serving.protocol import MAX_HEAD, BoundedHttp, BoundedWebSocket
 from vibezen.metrics.settings import Auth, Required
 
 pytestmark = pytest.mark.server
@@ -23,6 +23,7 @@ HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
+PING = b"\x89\xfd\0\0\0\0" + b"a" * 125
 POST = b"POST /login HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -147,6 +148,17 @@ class Wire(asyncio.Transport):
     speaks: asyncio.BaseProtocol
 
 
+def answering(turns: asyncio.Semaphore) -> ASGIApp:
+    """An application that gives one answer for each turn."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await turns.acquire()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
 def test_nothing_is_read_while_requests_that_were_sent_ahead_wait() -> None:
     # The last one runs from the second turn on.
     assert asyncio.run(read_from_in_turns()) == [False, True, True]
@@ -155,13 +167,7 @@ def test_nothing_is_read_while_requests_that_were_sent_ahead_wait() -> None:
 async def read_from_in_turns() -> list[bool]:
     """Whether more is read, after each answer to three requests that came at once."""
     turns = asyncio.Semaphore(0)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await turns.acquire()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b""})
-
-    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config = uvicorn.Config(answering(turns), lifespan="off", log_config=None)
     config.load()
     wire = Wire()
     wire.speaks = http = BoundedHttp(config, ServerState(), {})
@@ -176,3 +182,30 @@ async def read_from_in_turns() -> list[bool]:
         seen.append(wire.reading)
     http.connection_lost(None)
     return seen
+
+
+def test_nothing_is_read_from_a_socket_whose_client_takes_nothing_in() -> None:
+    """Else each ping would add a pong to what waits for it."""
+    assert asyncio.run(read_from_while_stuck()) == [True, False, True, False]
+
+
+async def read_from_while_stuck() -> list[bool]:
+    """Whether more is read: after a handshake, after a ping while the client takes nothing in, and afterwards; then
+    while a message waits for the application."""
+    config = uvicorn.Config(answering(asyncio.Semaphore(0)), lifespan="off", log_config=None)
+    config.load()
+    wire = Wire()
+    wire.speaks = taken = BoundedWebSocket(config, ServerState(), {})
+    taken.connection_made(wire)
+    taken.data_received(HANDSHAKE + b"\r\n")
+    seen = [wire.reading]
+    taken.pause_writing()
+    taken.data_received(PING)
+    seen.append(wire.reading)
+    taken.resume_writing()
+    seen.append(wire.reading)
+    taken.pause_writing()
+    taken.data_received(PING)
+    taken.read_paused = True
+    taken.resume_writing()
+    return [*seen, wire.reading]

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from vibezen.metrics.errors import AddressInUse
 from vibezen.metrics.serving import request_id
 from vibezen.metrics.serving.direct import Direct
-from vibezen.metrics.serving.protocol import BoundedHttp
+from vibezen.metrics.serving.protocol import BoundedHttp, BoundedWebSocket
 from vibezen.metrics.serving.tls import Tls
 
 USER_TIMEOUT_MS: Final = 30_000
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 Direct(app),
                 http=BoundedHttp,
-                ws="websockets-sansio",
+                ws=BoundedWebSocket,
                 ws_max_size=MAX_MESSAGE,
                 ws_per_message_deflate=False,
                 timeout_graceful_shutdown=GRACEFUL_SECONDS,
