@@ -7,15 +7,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vibezen.metrics.serving.doors import Doors
-from vibezen.metrics.serving.operation import Answer, Operation, Scope
+from vibezen.metrics.serving.operation import EVENT_STREAM, JSON, Answer, Operation, Scope
 
 
 async def nothing(request: Request) -> Response:
     return Response()
 
 
-def operation(method: HTTPMethod, path: str, scope: Scope | None, media: str = "application/json") -> Operation:
-    return Operation(path, nothing, "", {200: Answer("", media=(media,))}, method=method, scope=scope)
+def operation(method: HTTPMethod, path: str, scope: Scope | None, *media: str) -> Operation:
+    return Operation(path, nothing, "", {200: Answer("", media=media or (JSON,))}, method=method, scope=scope)
 
 
 DOORS = Doors(
@@ -25,13 +25,14 @@ DOORS = Doors(
         operation(HTTPMethod.GET, "/api/silences", Scope.READ),
         operation(HTTPMethod.POST, "/api/silences", Scope.ADMIN),
         operation(HTTPMethod.POST, "/api/alerts/{fingerprint}/ack", Scope.ADMIN),
-        operation(HTTPMethod.GET, "/api/feed", Scope.READ, "text/event-stream"),
+        operation(HTTPMethod.GET, "/api/feed", Scope.READ, EVENT_STREAM),
+        operation(HTTPMethod.GET, "/api/events", Scope.READ, JSON, EVENT_STREAM),
     ],
 )
 
 
-def request(method: str, path: str, root: str = "") -> dict[str, Any]:
-    return {"type": "http", "method": method, "path": root + path, "root_path": root}
+def request(method: str, path: str, root: str = "", query: bytes = b"") -> dict[str, Any]:
+    return {"type": "http", "method": method, "path": root + path, "root_path": root, "query_string": query}
 
 
 def test_each_method_of_a_path_asks_for_its_own_scope() -> None:
@@ -57,3 +58,9 @@ def test_streams_and_sockets_are_live() -> None:
     assert DOORS.is_live(request("GET", "/api/feed", "/metrics-ui"))
     assert DOORS.is_live({"type": "websocket", "path": "/anything"})
     assert not DOORS.is_live(request("GET", "/api/silences"))
+
+
+def test_path_that_also_answers_is_live_where_a_stream_is_asked_for() -> None:
+    assert DOORS.is_live(request("GET", "/api/events", query=b"metric=cost&l%69ve=true"))
+    assert not DOORS.is_live(request("GET", "/api/events", query=b"metric=cost&live=false"))
+    assert not DOORS.is_live(request("GET", "/api/events"))

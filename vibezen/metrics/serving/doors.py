@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
+from urllib.parse import parse_qsl
 
 from starlette.routing import compile_path
 from starlette.types import Scope as AsgiScope
@@ -26,6 +27,8 @@ class Doors:
         self._otherwise = otherwise
         self._paths = dict(paths)
         self._live = set(live)
+        self._either: set[str] = set()
+        """Paths that answer as well as stream, which is asked for by `live=true`."""
         self._declared: dict[tuple[str, str], Scope | None] = {}
         self._patterns: list[tuple[str, re.Pattern[str], Scope | None]] = []
         for operation in operations:
@@ -33,8 +36,9 @@ class Doors:
                 self._patterns.append((operation.method, compile_path(operation.path)[0], operation.scope))
             else:
                 self._declared[operation.method, operation.path] = operation.scope
-            if any(EVENT_STREAM in answer.media for answer in operation.answers.values()):
-                self._live.add(operation.path)
+            for answer in operation.answers.values():
+                if EVENT_STREAM in answer.media:
+                    (self._live if len(answer.media) == 1 else self._either).add(operation.path)
 
     def asks(self, scope: AsgiScope) -> Scope | None:
         """None: nobody needs a token here."""
@@ -53,7 +57,14 @@ class Doors:
 
     def is_live(self, scope: AsgiScope) -> bool:
         """Whether it stays open: a WebSocket or a stream."""
-        return scope["type"] == "websocket" or route_path(scope) in self._live
+        if scope["type"] == "websocket":
+            return True
+        path = route_path(scope)
+        return path in self._live or (path in self._either and _asks_for_stream(scope))
+
+
+def _asks_for_stream(scope: AsgiScope) -> bool:
+    return ("live", "true") in parse_qsl(scope["query_string"].decode("latin-1"))
 
 
 def route_path(scope: AsgiScope) -> str:
