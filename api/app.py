@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 MAX_BODY: Final = 64 * 1024
 """Bytes: no route here takes more than a token."""
-STAYS_OPEN: Final = ("/api/stream", "/api/replay")
-"""Answers that stay open, so that their number is bounded."""
 SOCKET: Final = "/ws"
 
 TITLE: Final = "VIBEZEN Metrics: HTTP API"
@@ -75,7 +73,7 @@ def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
         About(TITLE, TEXT, package_version(), cookie=True, open=access.keyring is None),
     )
     access_log = AccessLog(description.operations) if dashboard.settings.log.access else None
-    doors = Doors(Scope.READ, description.operations, {**PROBES, **OPEN}, STAYS_OPEN)
+    doors = Doors(Scope.READ, description.operations, {**PROBES, **OPEN})
     paths = {*(operation.path for operation in description.operations), SOCKET, "/"}
     return Starlette(
         routes=[
@@ -98,11 +96,24 @@ def build(dashboard: MetricsDashboard, access: Access) -> Starlette:
 
 def operations(dashboard: MetricsDashboard) -> list[Operation]:
     """All that is answered over HTTP, but for the page and the login."""
+    kept = KeptAnswers(dashboard.settings.queries.cache_bytes)
+    return [
+        *_metrics_operations(dashboard, kept),
+        report_operation(dashboard, kept),
+        *analysis_operations(dashboard, kept),
+        *session_operations(dashboard, kept),
+        *_event_operations(dashboard),
+        stream_operation(dashboard),
+        replay_operation(dashboard),
+        ticket_operation(dashboard.tickets),
+        *_health_operations(dashboard),
+        prometheus_operation(dashboard),
+    ]
 
+
+def _metrics_operations(dashboard: MetricsDashboard, kept: KeptAnswers) -> list[Operation]:
     async def realtime(request: Request) -> Response:
         return answer(dashboard.realtime())
-
-    kept = KeptAnswers(dashboard.settings.queries.cache_bytes)
 
     async def history(request: Request) -> Response:
         return await respond(request, dashboard.inquire_history(asked_in(request)), kept)
@@ -112,25 +123,6 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
 
     async def export(request: Request) -> Response:
         return dashboard.export(**asked_in(request))
-
-    async def catalogue(request: Request) -> Response:
-        return answer(await while_connected(request, partial(dashboard.catalogue, **asked_in(request))))
-
-    async def events(request: Request) -> Response:
-        given = asked_in(request)
-        if is_live(given):
-            return SampleResponse(dashboard.watching.join(parse_watch(given)))
-        return answer(await while_connected(request, partial(dashboard.events, **given)))
-
-    async def pipeline(request: Request) -> Response:
-        return answer(await dashboard.pipeline())
-
-    async def healthz(request: Request) -> Response:
-        return answer(Health("ok"))
-
-    async def readyz(request: Request) -> Response:
-        reasons = await dashboard.troubles()
-        return answer(Health("not ready", reasons), 503) if reasons else answer(Health("ready"))
 
     return [
         Operation(
@@ -155,9 +147,6 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
             settled("Totals and percentiles", Summary),
             parameters=parameters.SUMMARY,
         ),
-        report_operation(dashboard, kept),
-        *analysis_operations(dashboard, kept),
-        *session_operations(dashboard, kept),
         Operation(
             "/api/metrics/export",
             export,
@@ -167,6 +156,20 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
             "one.",
             parameters.EXPORT,
         ),
+    ]
+
+
+def _event_operations(dashboard: MetricsDashboard) -> list[Operation]:
+    async def catalogue(request: Request) -> Response:
+        return answer(await while_connected(request, partial(dashboard.catalogue, **asked_in(request))))
+
+    async def events(request: Request) -> Response:
+        given = asked_in(request)
+        if is_live(given):
+            return SampleResponse(dashboard.watching.join(parse_watch(given)))
+        return answer(await while_connected(request, partial(dashboard.events, **given)))
+
+    return [
         Operation(
             "/api/catalogue",
             catalogue,
@@ -185,9 +188,21 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
             parameters.SEARCH,
             group=EVENTS,
         ),
-        stream_operation(dashboard),
-        replay_operation(dashboard),
-        ticket_operation(dashboard.tickets),
+    ]
+
+
+def _health_operations(dashboard: MetricsDashboard) -> list[Operation]:
+    async def pipeline(request: Request) -> Response:
+        return answer(await dashboard.pipeline())
+
+    async def healthz(request: Request) -> Response:
+        return answer(Health("ok"))
+
+    async def readyz(request: Request) -> Response:
+        reasons = await dashboard.troubles()
+        return answer(Health("not ready", reasons), 503) if reasons else answer(Health("ready"))
+
+    return [
         Operation(
             "/api/pipeline",
             pipeline,
@@ -195,7 +210,6 @@ def operations(dashboard: MetricsDashboard) -> list[Operation]:
             {200: Answer("How the pipeline does", Pipeline)},
             group=HEALTH,
         ),
-        prometheus_operation(dashboard),
         Operation(
             "/healthz",
             healthz,

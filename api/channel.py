@@ -136,8 +136,8 @@ class Channel:
 class Channels:
     """All channels of this process. The one of those who choose nothing is always there."""
 
-    def __init__(self, state: LiveState, everything: Choice, max_clients: int) -> None:
-        self._state, self._everything, self._max_clients = state, everything, max_clients
+    def __init__(self, state: LiveState, everything: Choice) -> None:
+        self._state, self._everything = state, everything
         self._channels = {everything: Channel(everything, state, everything.interval)}
         self._of: dict[Subscriber, Channel] = {}
         self._closing = False
@@ -154,9 +154,10 @@ class Channels:
         return self._of[subscriber]
 
     def join(self, choice: Choice | None = None) -> Subscriber:
-        """A new subscriber, already listening. ApiError 503 when there are too many, or none are taken any more."""
-        if self._closing or len(self._of) >= self._max_clients:
-            raise ApiError(503, "this server is closing" if self._closing else "too many live clients")
+        """A new subscriber, already listening. ApiError 503 when none are taken any more, or there are too many
+        different choices."""
+        if self._closing:
+            raise ApiError(503, "this server is closing")
         channel = self._channel(self._everything if choice is None else choice)
         subscriber = Subscriber(channel.fanout, self._leave)
         channel.fanout.add(subscriber)

@@ -106,7 +106,6 @@ class MetricsDashboard:
             Tail(self._commands, self._reader, self._keys, self.settings.streams.shards),
             self._check,
             Choices(self.settings.aggregation.labels, self.settings.live.interval_seconds),
-            self.settings.live.max_clients,
         )
 
     @property

@@ -50,7 +50,7 @@ class _Replaced(ServerError):
 class Hub:
     """`check` sees that the server may be used, before anything is read from it; it raises what it finds wrong.
 
-    `choices` says what clients may ask for, `max_clients` how many may be there.
+    `choices` says what clients may ask for.
     """
 
     def __init__(
@@ -59,12 +59,11 @@ class Hub:
         tail: Tail,
         check: Callable[[], Awaitable[None]],
         choices: Choices,
-        max_clients: int = 5000,
     ) -> None:
         self._state, self._tail, self._check = state, tail, check
         self.choices = choices
         self.interval = choices.least
-        self._channels = Channels(state, choices.everything, max_clients)
+        self._channels = Channels(state, choices.everything)
         self._trouble: str | None = "the live feed has not been read yet"
         self._gone: Position | None = None
         self._moved = asyncio.Event()
@@ -116,7 +115,7 @@ class Hub:
     async def subscribe(self, since: str | None, choice: Choice | None = None) -> Subscriber:
         """Listen from now on: after the position `since` where that can be resumed, else from a snapshot on.
 
-        A position that is gone, or never was one, is answered by a gap and a snapshot. ApiError 503 when full.
+        A position that is gone, or never was one, is answered by a gap and a snapshot. ApiError 503 as Channels.join.
         """
         subscriber = self._channels.join(choice)
         try:

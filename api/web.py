@@ -117,7 +117,6 @@ class WebDashboard:
     async def _serve(self, started: Callable[["WebDashboard"], None] | None) -> None:
         asked = end_signals()
         async with self:
-            _rarely_look_for_garbage()
             if started is not None:
                 started(self)
             assert self._serving is not None
@@ -125,13 +124,15 @@ class WebDashboard:
 
 
 def _rarely_look_for_garbage() -> None:
-    """Looking through all that two thousand live clients hold took 240 ms, and every frame of that time was late."""
+    """Looking through all that two thousand live clients hold took 240 ms, and every frame of that time was late. For a
+    process of our own alone."""
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
 
 
 def serve(settings: Settings, host: str | None = None, port: int | None = None) -> None:
     """The role `api`: serve until Ctrl-C or SIGTERM. Says on standard output where, once it listens."""
+    _rarely_look_for_garbage()
     dashboard = MetricsDashboard(
         MetricsStorage(settings.storage_dir), settings=settings, demo=os.environ.get(DEMO_VARIABLE) == "1"
     )

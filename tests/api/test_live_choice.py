@@ -139,7 +139,8 @@ def test_different_choices_are_bounded(served: Served, monkeypatch: pytest.Monke
 def test_clients_are_bounded(redis_url: str, start_dashboard: StartDashboard) -> None:
     served = start_dashboard(redis_url, live=Live(max_clients=1))
     with served.socket():
-        assert served.refused("/api/stream")[0] == 503
+        status, error = served.refused("/api/stream")
+        assert (status, "live.max_clients" in error["message"]) == (503, True)
 
 
 def test_choice_is_changed_while_connected(served: Served, windows: Windows, settle: Settle) -> None:

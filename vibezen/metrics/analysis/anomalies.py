@@ -10,13 +10,13 @@ from typing import Final
 import msgspec
 from anyio import to_thread
 
-from vibezen.metrics.analysis.asking import parse_line
+from vibezen.metrics.analysis.asking import Analysis, parse_line
 from vibezen.metrics.analysis.outlier import THRESHOLD
 from vibezen.metrics.analysis.standing_out import SEASON, Anomaly, Baseline, Judged, Standout, judge
 from vibezen.metrics.catalogue import Better
 from vibezen.metrics.clock import HOUR
 from vibezen.metrics.errors import BadParameter
-from vibezen.metrics.gathering import Gatherer, Source
+from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.history import history
 from vibezen.metrics.question import Parameters, parse_number, parse_zone
 from vibezen.metrics.reports.definition import Reading
@@ -41,29 +41,15 @@ cost a long reading."""
 _DECIMAL = re.compile(r"\d{1,3}(?:\.\d{1,6})?\Z")
 
 
-class Anomalies(msgspec.Struct, omit_defaults=True):
+class Anomalies(Analysis, kw_only=True):
     """[from, to) as of History; what steps are compared with begins at `compared_from`. The anomalies are those that
     stand out most, the newest first of equal ones; `more`: how many `limit` left out."""
 
-    metric: str
-    since: float = msgspec.field(name="from")
-    to: float = msgspec.field()
-    compared_from: float = msgspec.field()
-    tz: str = msgspec.field()
-    step: int = msgspec.field()
-    agg: str = msgspec.field()
-    unit: str = msgspec.field()
-    better: str | None = msgspec.field()
-    threshold: float = msgspec.field()
-    exact: bool = msgspec.field()
-    sources: list[Source] = msgspec.field()
-    as_of: float | None = msgspec.field()
-    known: bool = msgspec.field()
-    omitted: int = msgspec.field()
-    series: list[Judged] = msgspec.field()
-    anomalies: list[Anomaly] = msgspec.field()
-    more: int = msgspec.field()
-    similar: list[str] = []
+    compared_from: float
+    threshold: float
+    series: list[Judged]
+    anomalies: list[Anomaly]
+    more: int
 
 
 def parse_anomalies(parameters: Parameters, settings: Settings, now: float) -> Standout:

@@ -1,11 +1,34 @@
-"""What all analysis asks for: one aggregate of one metric over time, by the parameters of history."""
+"""What all analysis asks for and tells of it: one aggregate of one metric over time, by the parameters of history."""
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from vibezen.metrics.errors import BadParameter
+from vibezen.metrics.gathering import Source
 from vibezen.metrics.question import PARAMETERS, Parameters, Question, parse_question, single
 from vibezen.metrics.settings import Settings
 from vibezen.metrics.window_reader import HISTOGRAM
+
+
+class Analysis(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """As of History: the range in whole steps, and where the numbers are from. `better` tells which way is good news,
+    null: neither."""
+
+    metric: str
+    since: float = msgspec.field(name="from")
+    to: float
+    tz: str
+    step: int
+    agg: str
+    unit: str
+    better: str | None
+    exact: bool
+    sources: list[Source]
+    as_of: float | None
+    known: bool
+    omitted: int
+    similar: list[str] = []
 
 
 def parse_line(

@@ -7,11 +7,11 @@ from typing import Final
 import msgspec
 from anyio import to_thread
 
-from vibezen.metrics.analysis.asking import parse_line
+from vibezen.metrics.analysis.asking import Analysis, parse_line
 from vibezen.metrics.catalogue import Better
 from vibezen.metrics.errors import BadParameter
 from vibezen.metrics.event_sql import Condition
-from vibezen.metrics.gathering import Gatherer, Group, Source
+from vibezen.metrics.gathering import Gatherer, Group
 from vibezen.metrics.history import MAX_ANSWER_POINTS
 from vibezen.metrics.question import Parameters, Question, parse_span, parse_where, parse_zone
 from vibezen.metrics.reports.comparison import Measured, Verdict
@@ -55,25 +55,11 @@ class Compared(msgspec.Struct):
     points: list[Point]
 
 
-class Comparison(msgspec.Struct):
-    """The range asked for, in whole steps, against another. `better` tells which way is good news, null: neither.
-    `omitted`: groups that `top` left out. Else as of History."""
+class Comparison(Analysis, kw_only=True):
+    """The range asked for against another."""
 
-    metric: str
-    since: float = msgspec.field(name="from")
-    to: float = msgspec.field()
-    against: Against = msgspec.field()
-    tz: str = msgspec.field()
-    step: int = msgspec.field()
-    agg: str = msgspec.field()
-    unit: str = msgspec.field()
-    better: str | None = msgspec.field()
-    exact: bool = msgspec.field()
-    sources: list[Source] = msgspec.field()
-    as_of: float | None = msgspec.field()
-    known: bool = msgspec.field()
-    omitted: int = msgspec.field()
-    series: list[Compared] = msgspec.field()
+    against: Against
+    series: list[Compared]
 
 
 class Compare(msgspec.Struct, frozen=True):

@@ -7,12 +7,12 @@ from typing import Final
 import msgspec
 from anyio import to_thread
 
-from vibezen.metrics.analysis.asking import parse_line
+from vibezen.metrics.analysis.asking import Analysis, parse_line
 from vibezen.metrics.analysis.slope import Slope, pairs, slope_of
 from vibezen.metrics.catalogue import Better
 from vibezen.metrics.clock import DAY
 from vibezen.metrics.errors import BadParameter
-from vibezen.metrics.gathering import Gatherer, Source
+from vibezen.metrics.gathering import Gatherer
 from vibezen.metrics.history import History, Line, history
 from vibezen.metrics.question import Parameters, Question
 from vibezen.metrics.reports.comparison import UNCHANGED, Verdict, verdict_of
@@ -54,24 +54,10 @@ class Trended(msgspec.Struct):
     confidence: Value = None
 
 
-class Trend(msgspec.Struct, omit_defaults=True):
+class Trend(Analysis, kw_only=True):
     """As History, with a line in place of the points of each series."""
 
-    metric: str
-    since: float = msgspec.field(name="from")
-    to: float = msgspec.field()
-    tz: str = msgspec.field()
-    step: int = msgspec.field()
-    agg: str = msgspec.field()
-    unit: str = msgspec.field()
-    better: str | None = msgspec.field()
-    exact: bool = msgspec.field()
-    sources: list[Source] = msgspec.field()
-    as_of: float | None = msgspec.field()
-    known: bool = msgspec.field()
-    omitted: int = msgspec.field()
-    series: list[Trended] = msgspec.field()
-    similar: list[str] = []
+    series: list[Trended]
 
 
 def parse_trend(parameters: Parameters, settings: Settings, now: float) -> Question:

@@ -22,11 +22,10 @@ class Doors:
         otherwise: Scope,
         operations: Iterable[Operation] = (),
         paths: Mapping[str, Scope | None] = PROBES,
-        live: Iterable[str] = (),
     ) -> None:
         self._otherwise = otherwise
         self._paths = dict(paths)
-        self._live = set(live)
+        self._live: set[str] = set()
         self._either: set[str] = set()
         """Paths that answer as well as stream, which is asked for by `live=true`."""
         self._declared: dict[tuple[str, str], Scope | None] = {}
