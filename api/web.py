@@ -127,7 +127,7 @@ def _rarely_look_for_garbage() -> None:
     """Looking through all that two thousand live clients hold took 240 ms, and every frame of that time was late. For a
     process of our own alone."""
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(10_000, 10, 1000)
 
 
 def serve(settings: Settings, host: str | None = None, port: int | None = None) -> None:
